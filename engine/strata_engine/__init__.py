@@ -1,0 +1,1 @@
+"""The build engine: content-hashed actions, a store, a scheduler. It knows nothing of Python environments."""

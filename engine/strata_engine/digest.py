@@ -1,0 +1,109 @@
+"""Digests: what names content, and what notices that a file changed.
+
+SHA-256 plus size names content everywhere it can be seen from outside: in the CAS, in keys, on the wire, in locks
+(REAPI `Digest`). xxh3-128 seals state that stays on this machine. This module is the only door to both hashes and
+imports the standard library and xxhash only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import BinaryIO, NamedTuple
+
+import xxhash
+
+CHUNK = 1 << 20
+"""Bytes read at a time when a file is hashed."""
+
+
+class Digest(NamedTuple):
+    """The name of some bytes: lower-case SHA-256 in hexadecimal, and their number."""
+
+    hash: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.hash}/{self.size}"
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """Name `data`."""
+        return cls(hashlib.sha256(data).hexdigest(), len(data))
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read the `HASH/SIZE` form.
+
+        Raises ValueError where the text is anything else, so that no hostile text becomes a path.
+        """
+        hash_, _, size = text.partition("/")
+        if not is_sha256(hash_) or not (size.isascii() and size.isdigit()):
+            raise ValueError(f"not a digest: {text!r}")
+        return cls(hash_, int(size))
+
+
+EMPTY = Digest.of(b"")
+
+
+def is_sha256(text: str) -> bool:
+    """Tell whether `text` is a lower-case hexadecimal SHA-256."""
+    return len(text) == 64 and not text.strip("0123456789abcdef")
+
+
+class DigestWriter:
+    """A digest in the making: feed it, then ask."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        self._hash.update(data)
+        self.size += len(data)
+
+    def digest(self) -> Digest:
+        """Name what was fed so far."""
+        return Digest(self._hash.hexdigest(), self.size)
+
+
+def digest_stream(stream: BinaryIO) -> Digest:
+    """Name what is left in `stream`, read once in chunks."""
+    writer = DigestWriter()
+    while chunk := stream.read(CHUNK):
+        writer.update(chunk)
+    return writer.digest()
+
+
+def digest_file(path: str | os.PathLike[str]) -> Digest:
+    """Name the content of a file. Raises OSError."""
+    with open(path, "rb", buffering=0) as stream:
+        return digest_stream(stream)
+
+
+def seal(data: bytes) -> bytes:
+    """Give the 16-byte xxh3-128 of local state, which tells damage apart from content (never authenticity)."""
+    return xxhash.xxh3_128_digest(data)
+
+
+class Stamp(NamedTuple):
+    """What tells cheaply that a path is as it was: compared for equality, never ordered (design §6)."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+ABSENT = Stamp(0, -1, 0, 0)
+"""The stamp of a path that was looked for and is not there."""
+
+
+def stamp(path: str | os.PathLike[str]) -> Stamp:
+    """Stamp a path, following symlinks; `ABSENT` where there is none. Raises OSError for anything but absence."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,136 @@
+"""What can go wrong, and how it is said.
+
+Errors carry `Diagnostic` values; renderers turn those into text. Who is to act decides the class, the class decides
+the exit code (design §8)::
+
+    StrataError
+    ├── SpecError       2   the user's spec, lock or command line
+    ├── HostError       3   network, disk, a missing tool
+    ├── ActionError     1   one action failed (the scheduler turns it into an outcome)
+    └── InternalError  70   a defect of this program
+
+Only the standard library is imported here: the null build goes through this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Where in a text file something stands."""
+
+    file: str
+    """The path as the user would type it, relative to the current folder where that is shorter."""
+    line: int
+    """1-based; 0 when only the file is known."""
+    column: int = 1
+    """1-based, in characters."""
+    length: int = 1
+    """How many characters the caret line underlines."""
+    text: str | None = None
+    """The source line, without its line end."""
+
+
+class Diagnostic(NamedTuple):
+    """One thing to tell the user: what, where, what was expected, what to do."""
+
+    id: str
+    """Stable kebab-case name, such as `unknown-field`."""
+    message: str
+    place: Place | None = None
+    notes: tuple[str, ...] = ()
+    hint: str | None = None
+    severity: str = "error"
+    """`error` or `warning`."""
+
+
+class StrataError(Exception):
+    """Base of every error that is shown without a traceback."""
+
+    exit_code = 70
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__("; ".join(d.message for d in diagnostics))
+        self.diagnostics: tuple[Diagnostic, ...] = diagnostics
+
+    @classmethod
+    def of(
+        cls, id: str, message: str, place: Place | None = None, *, notes: Iterable[str] = (), hint: str | None = None
+    ) -> StrataError:
+        """Make an error of this class that carries one diagnostic."""
+        return cls(Diagnostic(id, message, place, tuple(notes), hint))
+
+
+class SpecError(StrataError):
+    """The spec, a lock or the command line is wrong: the user can mend it."""
+
+    exit_code = 2
+
+
+class HostError(StrataError):
+    """The network, the disk or another program failed."""
+
+    exit_code = 3
+
+
+class ActionError(StrataError):
+    """An action failed; `output` is what its subprocess printed, if there was one."""
+
+    exit_code = 1
+
+    def __init__(self, *diagnostics: Diagnostic, output: str = "") -> None:
+        super().__init__(*diagnostics)
+        self.output = output
+
+
+class InternalError(StrataError):
+    """A defect of this program; the message asks for a report."""
+
+
+def render(diagnostic: Diagnostic) -> str:
+    """Give the full text form: message, place, source line with carets, notes, hint.
+
+    >>> print(render(Diagnostic("bad", "no `x`", Place("a.toml", 3, 5, 2, "q = xy"), hint="use `y`")))
+    error[bad]: no `x`
+      --> a.toml:3:5
+       |
+     3 | q = xy
+       |     ^^
+    hint: use `y`
+    """
+    lines = [f"{diagnostic.severity}[{diagnostic.id}]: {diagnostic.message}"]
+    place = diagnostic.place
+    if place is not None:
+        position = f":{place.line}:{place.column}" if place.line else ""
+        number = str(place.line)
+        gutter = " " * (len(number) + 1)
+        lines.append(f"{gutter}--> {place.file}{position}")
+        if place.text is not None:
+            # A tab in the source line would shift the carets away from what they point at.
+            caret = " " * (place.column - 1) + "^" * max(1, place.length)
+            lines += [f"{gutter} |", f" {number} | {place.text.replace(chr(9), ' ')}", f"{gutter} | {caret}"]
+    lines += [f"note: {note}" for note in diagnostic.notes]
+    if diagnostic.hint:
+        lines.append(f"hint: {diagnostic.hint}")
+    return "\n".join(lines)
+
+
+def render_github(diagnostic: Diagnostic) -> str:
+    """Give the workflow command that GitHub Actions shows as an annotation."""
+
+    def escape(text: str) -> str:
+        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+    def property_(text: str) -> str:
+        return escape(text).replace(":", "%3A").replace(",", "%2C")
+
+    properties = [f"title={property_(diagnostic.id)}"]
+    if diagnostic.place is not None:
+        properties.append(f"file={property_(diagnostic.place.file)}")
+        if diagnostic.place.line:
+            end = diagnostic.place.column + max(1, diagnostic.place.length)
+            properties += [f"line={diagnostic.place.line}", f"col={diagnostic.place.column}", f"endColumn={end}"]
+    text = "\n".join([diagnostic.message, *diagnostic.notes, *([diagnostic.hint] if diagnostic.hint else [])])
+    return f"::{diagnostic.severity} {','.join(properties)}::{escape(text)}"

@@ -1,0 +1,124 @@
+"""Events: facts about a build, the only thing that consoles, records, traces and reports see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from strata_engine.errors import Diagnostic
+from strata_engine.staleness import Reason
+
+
+class Outcome(StrEnum):
+    """How an action ended. The first four are good."""
+
+    UP_TO_DATE = "up_to_date"
+    """Its key is that of the last build here and nothing was to do."""
+    CACHED = "cached"
+    """Its result came from this machine's store."""
+    REMOTE = "remote"
+    """Its result came from a remote cache."""
+    EXECUTED = "executed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """Not tried, because something it needs failed or the build was stopped."""
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="event", tag=str.lower):
+    """Base of all events."""
+
+
+class BuildStarted(Event):
+    """The build knows what is asked of it. `total` grows as expansions add actions."""
+
+    run: str
+    total: int
+
+
+class GraphGrew(Event):
+    """An expansion added actions that are wanted."""
+
+    total: int
+
+
+class ActionStarted(Event):
+    """An action begins to execute, for these reasons."""
+
+    label: str
+    mnemonic: str
+    pool: str
+    slot: int
+    """The worker slot in its pool: two actions never hold one slot at once."""
+    reasons: tuple[Reason, ...]
+    description: str = ""
+    expected_seconds: float | None = None
+    """How long it took last time."""
+
+
+class ActionProgress(Event):
+    """Bytes done, of how many."""
+
+    label: str
+    done: int
+    total: int | None
+
+
+class ActionOutput(Event):
+    """A line that the action's subprocess printed."""
+
+    label: str
+    line: str
+
+
+class ActionFinished(Event):
+    """An action has its outcome."""
+
+    label: str
+    mnemonic: str
+    outcome: Outcome
+    seconds: float
+    reasons: tuple[Reason, ...] = ()
+    bytes: int = 0
+    """Size of the output's own blob, or of a tree's files together; 0 where unknown."""
+    diagnostics: tuple[Diagnostic, ...] = ()
+    output: str = ""
+    """What its subprocess printed, where it failed."""
+    because: str = ""
+    """For `skipped`: the label that stood in the way."""
+
+
+class Warned(Event):
+    """Something a person should know; the build goes on."""
+
+    diagnostic: Diagnostic
+    label: str = ""
+
+
+class Placed(Event):
+    """An output was put at its place in the workspace."""
+
+    label: str
+    path: str
+    seconds: float
+    files: int = 0
+
+
+class Waiting(Event):
+    """The build waits for another process."""
+
+    what: str
+    holder: str
+
+
+class BuildFinished(Event):
+    """The build is over."""
+
+    seconds: float
+    counts: dict[str, int]
+    interrupted: bool = False
+
+
+Listener: TypeAlias = Callable[[Event], None]

@@ -1,0 +1,1 @@
+"""The rules that build layered Python environments, and the `strata` command line."""

@@ -1,0 +1,49 @@
+"""Where things lie inside a layer, per platform family. Pure.
+
+POSIX layers are laid out as a virtual environment is, with the runtime in a folder beside them; the names are
+venvstacks' (reference/venvstacks.md §3, §4.9).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CONFIG_PATH = "share/venv/metadata/venvstacks_layer.json"
+"""Where a layer says what it is made of, relative to the layer."""
+
+DYNLIB_DIR = "share/venv/dynlib"
+"""Where a POSIX layer keeps links to the shared libraries that upper layers may need."""
+
+
+class Layout(NamedTuple):
+    """Paths relative to the layer's folder, posix. Wheels are installed by scheme, so each scheme has a key."""
+
+    purelib: str
+    platlib: str
+    scripts: str
+    data: str
+    headers: str
+    """The folder that holds one folder per distribution."""
+    python: str
+    """The layer's interpreter."""
+    runtime_python: str
+    """The interpreter of a runtime layer."""
+
+    @property
+    def site_packages(self) -> str:
+        """The folder that is on `sys.path`."""
+        return self.purelib
+
+
+def is_windows(platform: str) -> bool:
+    """Tell whether a target platform lays layers out as Windows does."""
+    return platform.startswith("win_")
+
+
+def layout(platform: str, python: str) -> Layout:
+    """Give the layout for a target platform (`linux_x86_64`) and a Python version `X.Y`."""
+    if is_windows(platform):
+        site = "Lib/site-packages"
+        return Layout(site, site, "Scripts", "", "Include", "Scripts/python.exe", "python.exe")
+    site = f"lib/python{python}/site-packages"
+    return Layout(site, site, "bin", "", f"include/site/python{python}", "bin/python", "bin/python")
