@@ -15,7 +15,7 @@ Only the standard library is imported here: the null build goes through this mod
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Place(NamedTuple):
@@ -58,7 +58,7 @@ class StrataError(Exception):
     @classmethod
     def of(
         cls, id: str, message: str, place: Place | None = None, *, notes: Iterable[str] = (), hint: str | None = None
-    ) -> StrataError:
+    ) -> Self:
         """Make an error of this class that carries one diagnostic."""
         return cls(Diagnostic(id, message, place, tuple(notes), hint))
 

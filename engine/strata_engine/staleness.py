@@ -6,9 +6,17 @@ else is recorded to explain a rebuild, so the explanation cannot disagree with t
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from enum import StrEnum
+from typing import TypeAlias
 
 import msgspec
+
+from strata_engine import codec
+from strata_engine.action import Action, Ref, Source, SourceTree
+from strata_engine.digest import Digest
+from strata_engine.tree import File, Node, Store, Symlink, Tree, diff, lookup
 
 
 class ReasonCode(StrEnum):
@@ -53,3 +61,109 @@ class Reason(msgspec.Struct, frozen=True):
         if self.old is None and self.new is None:
             return text
         return f"{text}: {self.old or '(none)'} → {self.new or '(none)'}"
+
+
+Describe: TypeAlias = Callable[[str], str]
+
+
+def explain(store: Store, old: Digest, new: Digest, action: Action, describe: Describe) -> tuple[Reason, ...]:
+    """List every difference between two keys of one label.
+
+    `describe` turns a Source's path into the subject that a person knows. Raises `BlobLost` where the old Action is
+    no longer kept.
+    """
+    before, after = (codec.decode_action(store.get(key)) for key in (old, new))
+    reasons = _command_reasons(store, before.command_digest, after.command_digest)
+    reasons += _platform_reasons(dict(before.platform), dict(after.platform))
+    if before.salt != after.salt:
+        reasons.append(Reason(ReasonCode.SALT_CHANGED, "salt", before.salt.decode(), after.salt.decode()))
+    reasons += _input_reasons(store, Tree(before.input_root_digest), Tree(after.input_root_digest), action, describe)
+    return tuple(reasons)
+
+
+def _command_reasons(store: Store, old: Digest, new: Digest) -> list[Reason]:
+    if old == new:
+        return []
+    before, after = (codec.decode_command(store.get(digest)) for digest in (old, new))
+    if len(before.arguments) != 4 or len(after.arguments) != 4 or before.arguments[1] != after.arguments[1]:
+        return [
+            Reason(ReasonCode.DEFINITION_CHANGED, "", " ".join(before.arguments[:2]), " ".join(after.arguments[:2]))
+        ]
+    reasons = []
+    if before.arguments[2] != after.arguments[2]:
+        reasons.append(Reason(ReasonCode.RULE_CHANGED, after.arguments[1], before.arguments[2], after.arguments[2]))
+    reasons += _compare(
+        ReasonCode.PARAMETER_CHANGED, *(_flat(json.loads(side.arguments[3])) for side in (before, after))
+    )
+    reasons += _compare(ReasonCode.ENV_CHANGED, dict(before.environment_variables), dict(after.environment_variables))
+    return reasons
+
+
+def _platform_reasons(old: dict[str, str], new: dict[str, str]) -> list[Reason]:
+    def tools(side: dict[str, str], *, wanted: bool) -> dict[str, str]:
+        return {name.removeprefix("tool:"): v for name, v in side.items() if name.startswith("tool:") is wanted}
+
+    return [
+        *_compare(ReasonCode.TOOL_CHANGED, tools(old, wanted=True), tools(new, wanted=True)),
+        *_compare(ReasonCode.PLATFORM_CHANGED, tools(old, wanted=False), tools(new, wanted=False)),
+    ]
+
+
+def _compare(code: ReasonCode, old: dict[str, str], new: dict[str, str]) -> list[Reason]:
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return [Reason(code, name, old.get(name), new.get(name)) for name in names]
+
+
+def _flat(value: object, path: str = "") -> dict[str, str]:
+    """Give each leaf of a parameter value under its path; an empty container is a leaf."""
+    if isinstance(value, dict) and value:
+        return {
+            k: v for name, inner in value.items() for k, v in _flat(inner, f"{path}.{name}" if path else name).items()
+        }
+    if isinstance(value, list) and value and not all(isinstance(inner, str) for inner in value):
+        return {k: v for index, inner in enumerate(value) for k, v in _flat(inner, f"{path}[{index}]").items()}
+    return {path: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
+
+
+def _input_reasons(store: Store, old: Tree, new: Tree, action: Action, describe: Describe) -> list[Reason]:
+    """Compare input roots, each difference under the declared input that it belongs to."""
+    names = sorted(action.inputs, key=len, reverse=True)
+    reasons: dict[Reason, None] = {}
+    for change in diff(store, old, new):
+        name = next((n for n in names if change.path == n or change.path.startswith(f"{n}/")), None)
+        source = action.inputs.get(name) if name is not None else None
+        inside = change.path[len(name) + 1 :] if name is not None else ""
+        sides = _short(change.old), _short(change.new)
+        code = ReasonCode.INPUT_CHANGED
+        if change.old is None or change.new is None:
+            code = ReasonCode.INPUT_ADDED if change.old is None else ReasonCode.INPUT_REMOVED
+        match source:
+            case Ref(label=label):
+                # The files that changed inside are the upstream action's own story; here one line says whose it is.
+                reason = _upstream(store, old, new, str(name), label)
+            case Source(path=path):
+                reason = Reason(code, describe(path), *sides)
+            case SourceTree(path=path):
+                reason = Reason(code, f"{describe(path)}/{inside}", *sides)
+            case _:
+                reason = Reason(code, change.path, *sides)
+        reasons[reason] = None
+    return list(reasons)
+
+
+def _upstream(store: Store, old: Tree, new: Tree, name: str, label: str) -> Reason:
+    before, after = (lookup(store, side, name) for side in (old, new))
+    if before is None:
+        return Reason(ReasonCode.INPUT_ADDED, label, None, _short(after))
+    return Reason(ReasonCode.UPSTREAM_CHANGED, label, _short(before), _short(after))
+
+
+def _short(node: Node | None) -> str | None:
+    """Name content in a few characters, as git does."""
+    match node:
+        case None:
+            return None
+        case File(digest=digest) | Tree(root=digest):
+            return digest.hash[:12]
+        case Symlink(target=target):
+            return f"→ {target}"

@@ -1,0 +1,181 @@
+"""The action graph: what needs what, what is wanted, and in which order it matters. The only door to networkx.
+
+Vertices are labels. An edge runs from what is made first to what needs it. Labels promised by an expansion stand in
+the graph as vertices without an action until the expansion adds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+import networkx as nx
+
+from strata_engine.action import Action, Expansion, Input, Placement, Ref, SourceTree
+from strata_engine.errors import SpecError
+
+Item: TypeAlias = Action | Expansion
+
+
+def needs(item: Item) -> tuple[str, ...]:
+    """List the labels whose outputs an item reads, each once, in a fixed order."""
+    refs = item.after if isinstance(item, Expansion) else [i for i in item.inputs.values() if isinstance(i, Ref)]
+    return tuple(dict.fromkeys(ref.label for ref in refs))
+
+
+class ActionGraph:
+    """Actions and expansions by label. Grows, never shrinks."""
+
+    def __init__(self) -> None:
+        self._graph: nx.DiGraph[str] = nx.DiGraph()
+        self._items: dict[str, Item] = {}
+        self._promised: dict[str, str] = {}
+
+    def __contains__(self, label: str) -> bool:
+        return label in self._items
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items.values())
+
+    def item(self, label: str) -> Item | None:
+        """Give what is added under a label; None for a promise that is still open."""
+        return self._items.get(label)
+
+    def actions(self) -> list[Action]:
+        """List the actions in the order in which they were added."""
+        return [item for item in self._items.values() if isinstance(item, Action)]
+
+    def labels(self) -> list[str]:
+        """List the labels of actions, promised ones included, in byte order."""
+        known = {label for label, item in self._items.items() if isinstance(item, Action)}
+        return sorted(known | set(self._promised))
+
+    def add(self, item: Item) -> bool:
+        """Add an item; an equal one under the same label is the same one. True when it is new.
+
+        Raises SpecError `duplicate-action` where another action has the label.
+        """
+        label = item.label
+        there = self._items.get(label)
+        if there is not None:
+            if _same(there, item):
+                return False
+            raise SpecError.of(
+                "duplicate-action",
+                f"two different actions are called `{label}`",
+                notes=[f"{_describe(there)}", f"{_describe(item)}"],
+                hint="an output has one producer: give one of them another label",
+            )
+        self._items[label] = item
+        self._graph.add_node(label)
+        for needed in needs(item):
+            self._graph.add_edge(needed, label)
+        if isinstance(item, Expansion):
+            for promise in item.promises:
+                self._promised.setdefault(promise, label)
+                self._graph.add_edge(label, promise)
+        return True
+
+    def validate(self) -> None:
+        """Refuse cycles and labels that nobody makes. Raises SpecError naming the way round."""
+        if not nx.is_directed_acyclic_graph(self._graph):
+            edges: list[Any] = nx.find_cycle(self._graph)
+            way = [edge[0] for edge in edges] + [edges[0][0]]
+            raise SpecError.of(
+                "action-cycle",
+                "actions need each other in a circle: " + " → ".join(f"`{label}`" for label in way),
+                notes=["`a → b` means that `b` reads what `a` makes"],
+                hint="one of these inputs has to come from somewhere else",
+            )
+        for label in self._graph:
+            if label not in self._items and label not in self._promised:
+                users = ", ".join(f"`{user}`" for user in sorted(self._graph.successors(label)))
+                raise SpecError.of("unknown-label", f"{users} needs `{label}`, which no action makes")
+
+    def closure(self, wanted: Iterable[str]) -> set[str]:
+        """List what must be looked at for the wanted labels: they and all they need."""
+        found: set[str] = set()
+        for label in wanted:
+            if label not in found:
+                found.add(label)
+                found |= nx.ancestors(self._graph, label)
+        return found
+
+    def predecessors(self, label: str) -> list[str]:
+        """List what a label waits for."""
+        return list(self._graph.predecessors(label))
+
+    def successors(self, label: str) -> list[str]:
+        """List what waits for a label."""
+        return list(self._graph.successors(label))
+
+    def priorities(self, seconds: Mapping[str, float], default: float = 0.05) -> dict[str, float]:
+        """Give each label the length in seconds of the longest path that begins with it: greater goes first."""
+        result: dict[str, float] = {}
+        for label in reversed(list(nx.topological_sort(self._graph))):
+            after = max((result[next_] for next_ in self._graph.successors(label)), default=0.0)
+            own = seconds.get(label, default) if isinstance(self._items.get(label), Action) else 0.0
+            result[label] = own + after
+        return result
+
+    def edges(self) -> list[tuple[str, str]]:
+        """List (made first, needs it) between actions; an expansion is replaced by what it waits for."""
+        pairs: set[tuple[str, str]] = set()
+        for label in self.labels():
+            for needed in self._graph.predecessors(label):
+                item = self._items.get(needed)
+                if isinstance(item, Expansion):
+                    pairs |= {(before, label) for before in needs(item)}
+                else:
+                    pairs.add((needed, label))
+        return sorted(pairs)
+
+
+def check_placements(placements: Sequence[Placement]) -> None:
+    """Refuse two outputs at one place, or one inside another. Raises SpecError `doubly-produced`."""
+    by_path: dict[PurePath, Placement] = {}
+    for placement in placements:
+        for folder in [placement.path, *placement.path.parents]:
+            other = by_path.get(folder)
+            if other is not None and other.ref != placement.ref:
+                raise _doubly_produced(other, placement)
+        by_path[placement.path] = placement
+    for placement in placements:
+        for folder in placement.path.parents:
+            other = by_path.get(folder)
+            if other is not None:
+                raise _doubly_produced(other, placement)
+
+
+def _doubly_produced(first: Placement, second: Placement) -> SpecError:
+    return SpecError.of(
+        "doubly-produced",
+        f"`{first.ref.label}` and `{second.ref.label}` both write `{second.path}`",
+        notes=[f"`{first.ref.label}` is placed at `{first.path}`"],
+        hint="give one of the two another place",
+    )
+
+
+def _comparable(source: Input) -> object:
+    return ("tree", source.path) if isinstance(source, SourceTree) else source
+
+
+def _same(first: Item, second: Item) -> bool:
+    """Tell whether two items would come to the same key, as far as analysis knows."""
+    if isinstance(first, Action) and isinstance(second, Action):
+        fields = ("mnemonic", "version", "params", "environment", "platform", "scope", "fixed")
+        if any(getattr(first, field) != getattr(second, field) for field in fields):
+            return False
+        sides = ({name: _comparable(i) for name, i in item.inputs.items()} for item in (first, second))
+        return next(sides) == next(sides)
+    if isinstance(first, Expansion) and isinstance(second, Expansion):
+        return first.after == second.after and first.promises == second.promises
+    return False
+
+
+def _describe(item: Item) -> str:
+    if isinstance(item, Expansion):
+        return f"an expansion after {', '.join(ref.label for ref in item.after)}"
+    where = f", from {item.place.file}:{item.place.line}" if item.place else ""
+    return f"a `{item.mnemonic}` of {', '.join(sorted(item.inputs)) or 'nothing'}{where}"

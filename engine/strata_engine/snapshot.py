@@ -1,0 +1,85 @@
+"""The null build: a sealed snapshot of the last good build, and the check that nothing it saw has changed.
+
+This module imports the standard library and xxhash only (design §6). A snapshot answers one request, named by
+everything that was asked (arguments, current folder, environment, versions), with the text that the build printed,
+for as long as every stamp still holds. Anything in doubt is no answer, and the full build decides.
+
+File form: `seal (16) | 4 lengths (<4Q) | request | answer | paths, NUL-separated | stamps (<4q each)`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from strata_engine.digest import ABSENT, Stamp, seal
+
+_LENGTHS = struct.Struct("<4Q")
+_STAMP = struct.Struct("<4q")
+
+GRANULARITY_NS = 20_000_000
+"""How close to "now" a change time may be and still hide a second change: four ticks of a slow kernel clock."""
+
+COARSE_GRANULARITY_NS = 2_000_000_000
+"""The same for file systems that keep whole seconds (or, as FAT does, even ones)."""
+
+KEPT = 16
+"""Snapshots kept per workspace: one per way of asking."""
+
+
+def request_name(arguments: Iterable[str], folder: str) -> str:
+    """Name the file of a request's snapshot."""
+    return seal("\0".join([folder, *arguments]).encode("utf-8", "surrogateescape")).hex()
+
+
+def pack(request: bytes, answer: bytes, stamps: Mapping[str, Stamp]) -> bytes:
+    """Give the bytes of a snapshot."""
+    paths = "\0".join(stamps).encode("utf-8", "surrogateescape")
+    packed = b"".join(_STAMP.pack(*value) for value in stamps.values())
+    body = _LENGTHS.pack(len(request), len(answer), len(paths), len(packed)) + request + answer + paths + packed
+    return seal(body) + body
+
+
+def answer(data: bytes, request: bytes) -> bytes | None:
+    """Give the answer if the snapshot is whole, is for this request, and every stamp holds."""
+    body = memoryview(data)[16:]
+    if len(body) < _LENGTHS.size or seal(bytes(body)) != data[:16]:
+        return None
+    lengths = _LENGTHS.unpack_from(body)
+    parts = []
+    at = _LENGTHS.size
+    for length in lengths:
+        parts.append(body[at : at + length])
+        at += length
+    if at != len(body) or parts[0] != request:
+        return None
+    paths = bytes(parts[2]).decode("utf-8", "surrogateescape").split("\0") if parts[2] else []
+    stat = os.stat
+    for path, expected in zip(paths, _STAMP.iter_unpack(parts[3]), strict=True):
+        try:
+            found = stat(path)
+        except OSError:
+            if expected != ABSENT:
+                return None
+            continue
+        if (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) != expected:
+            return None
+    return bytes(parts[1])
+
+
+def racy(value: Stamp, now_ns: int) -> bool:
+    """Tell whether a path stamped at `now_ns` could have changed again without its stamp showing it (git's rule)."""
+    if value == ABSENT:
+        return False
+    newest = max(value.mtime_ns, value.ctime_ns)
+    granularity = GRANULARITY_NS if value.mtime_ns % 1_000_000_000 else COARSE_GRANULARITY_NS
+    return now_ns - newest < granularity
+
+
+def prune(folder: Path) -> None:
+    """Keep the newest snapshots only."""
+    files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in files[KEPT:]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""A workspace: the folder of a stack, its state folder, and the lock that one build at a time holds.
+
+Standard library only: the null build comes through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from strata_engine.errors import HostError
+
+STATE_FOLDER = ".strata"
+
+
+class Workspace(NamedTuple):
+    """The root folder that labels, sources and placements are relative to."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        """Where this workspace keeps what it knows; everything in it may be deleted at any time."""
+        return self.root / STATE_FOLDER
+
+    def relative(self, path: Path | str) -> str:
+        """Name a path for people and keys: relative to the root and posix, absolute where it lies outside."""
+        try:
+            return Path(path).relative_to(self.root).as_posix() or "."
+        except ValueError:
+            return Path(path).as_posix()
+
+    def prepare(self) -> None:
+        """Make the state folder, ignored by git. Raises HostError."""
+        try:
+            self.state.mkdir(parents=True, exist_ok=True)
+            ignore = self.state / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            raise HostError.of(
+                "state-not-writable",
+                f"cannot write the state folder `{self.state}`: {error.strerror}",
+                hint="the folder of the stack file must be writable",
+            ) from error
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file as a whole: a reader sees the old bytes or the new ones. Raises OSError, leaving nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file at `path`; `on_wait` is told once who has it when it is taken. Raises HostError.
+
+    `flock` and not POSIX record locks: those vanish when any descriptor of the file is closed (engines.md §7.2).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise HostError.of("lock-not-writable", f"cannot open the lock file `{path}`: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 1000, 0).decode("utf-8", "replace").strip()
+            on_wait(holder or "another process")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
+        since = time.strftime("%H:%M:%S")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} since {since}: {command}\n".encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
