@@ -1,0 +1,118 @@
+"""What of a build is worth a line that stays: one per executed action, each failure in full, the last line.
+
+Turns events into lines and knows neither terminal nor clock. Both consoles write these lines; the live one above what
+it redraws. Text from outside (what a subprocess printed, names in wheels) is made harmless here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from strata_engine.console.state import BuildView
+from strata_engine.console.terminal import PLAIN, Paint, diagnostic_lines
+from strata_engine.errors import Diagnostic
+from strata_engine.events import ActionFinished, BuildFinished, Event, Outcome, Placed, Waiting, Warned
+from strata_engine.staleness import Reason
+from strata_engine.words import duration, outcome_word, printable, short, size, summary
+
+STYLES = {Outcome.EXECUTED: "good", Outcome.FAILED: "bad", Outcome.SKIPPED: "warn"}
+FIRST_OUTPUT = 20
+"""How many of the last lines of the first failed action's output are shown."""
+LATER_OUTPUT = 5
+"""The same for those after it: with `--keep-going` the first is most often the cause."""
+
+
+class Detail(NamedTuple):
+    """How much is wanted."""
+
+    explain: bool = False
+    """Each reason beside the action that ran for it."""
+    verbose: bool = False
+    """Actions that had nothing to do, and places, too."""
+    quiet: bool = False
+    """Failures only."""
+    github: bool = False
+    """Annotations for GitHub Actions, too."""
+
+
+def reason_line(reason: Reason) -> str:
+    """Give a reason for a person: old and new beside each other, digests cut short."""
+    return printable(short(str(reason)))
+
+
+class Transcript:
+    """The lines of one build. It remembers what was said, because a cached warning is told more than once."""
+
+    def __init__(self, detail: Detail, paint: Paint = PLAIN) -> None:
+        self.detail = detail
+        self.paint = paint
+        self._said: set[Diagnostic] = set()
+        self._failures = 0
+
+    def lines(self, event: Event, view: BuildView) -> list[str]:
+        """Give the lines for `event`; `view` has it already."""
+        match event:
+            case ActionFinished():
+                return self._finished(event, view)
+            case Warned(diagnostic=diagnostic):
+                return [] if self.detail.quiet else self._diagnostic(diagnostic)
+            case Waiting(what=what, holder=holder) if not self.detail.quiet:
+                return [self.paint(f"waiting for {what}, held by {printable(holder)}", "warn")]
+            case Placed(path=path, label=label) if self.detail.verbose:
+                return [f"placed {printable(label)} at {printable(path)}"]
+            case BuildFinished() if not self.detail.quiet:
+                return self._last(event)
+            case _:
+                return []
+
+    def _finished(self, event: ActionFinished, view: BuildView) -> list[str]:
+        lines = []
+        failed = event.outcome is Outcome.FAILED
+        ran = failed or event.outcome is Outcome.EXECUTED
+        if not self.detail.quiet:
+            if ran or self.detail.verbose:
+                lines.append(self._headline(event, view))
+            if ran and self.detail.explain:
+                lines += [f"    {reason_line(reason)}" for reason in event.reasons]
+        if failed:
+            return lines + self._failure(event)
+        return lines if self.detail.quiet else lines + [x for d in event.diagnostics for x in self._diagnostic(d)]
+
+    def _headline(self, event: ActionFinished, view: BuildView) -> str:
+        total = str(max(view.total, view.done))
+        word = outcome_word(event.outcome)
+        text = f"[{view.done:>{len(total)}}/{total}] {self.paint(word, STYLES.get(event.outcome, 'faint'))} "
+        text += printable(event.label)
+        if event.outcome is Outcome.SKIPPED:
+            return f"{text} because of {printable(event.because)}" if event.because else text
+        if event.outcome in (Outcome.EXECUTED, Outcome.FAILED):
+            text += f" in {duration(event.seconds)}"
+        return f"{text} ({size(event.bytes)})" if event.bytes else text
+
+    def _failure(self, event: ActionFinished) -> list[str]:
+        self._failures += 1
+        told = event.diagnostics or (
+            Diagnostic("action-failed", f"`{event.label}` failed", hint=f"`strata build {event.label}` tries it again"),
+        )
+        lines = [line for diagnostic in told for line in self._diagnostic(diagnostic)]
+        output = [line for line in map(printable, event.output.splitlines()) if line.strip()]
+        wanted = FIRST_OUTPUT if self._failures == 1 else LATER_OUTPUT
+        if len(output) > wanted:
+            lines.append(self.paint(f"  | … {len(output) - wanted} lines before these", "faint"))
+        # The prefix also keeps a hostile `::error::` from being read as a workflow command.
+        lines += [f"  | {line}" for line in output[-wanted:]]
+        if not self.detail.explain:
+            lines += [f"note: `{event.label}` ran because of {reason_line(reason)}" for reason in event.reasons[:3]]
+        return lines
+
+    def _diagnostic(self, diagnostic: Diagnostic) -> list[str]:
+        if diagnostic in self._said:
+            return []
+        self._said.add(diagnostic)
+        return diagnostic_lines(diagnostic, self.paint, github=self.detail.github)
+
+    def _last(self, event: BuildFinished) -> list[str]:
+        line = summary(event.counts, event.seconds)
+        bad = event.interrupted or any(event.counts.get(name, 0) for name in (Outcome.FAILED, Outcome.SKIPPED))
+        said = [self.paint("interrupted", "warn")] if event.interrupted else []
+        return [*said, self.paint(line, "bad" if bad else "good")]

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+
+from strata_engine.console.plain import PlainConsole
+from strata_engine.console.terminal import Sink
+from strata_engine.console.transcript import Detail
+from strata_engine.errors import Diagnostic
+from strata_engine.events import (
+    ActionFinished,
+    ActionProgress,
+    ActionStarted,
+    BuildFinished,
+    BuildStarted,
+    Event,
+    Outcome,
+    Waiting,
+    Warned,
+)
+from strata_engine.staleness import Reason, ReasonCode
+
+PIN = Reason(ReasonCode.INPUT_CHANGED, "pylock.toml#numpy", "2.1.0", "2.2.0")
+DIGEST = Reason(ReasonCode.INPUT_CHANGED, "src/report.py", "a" * 64, "b" * 64)
+CONFLICT = Diagnostic("file-conflict", "`a` and `b` both have `x.py`", severity="warning")
+
+
+def finished(label: str, outcome: Outcome, **more: object) -> ActionFinished:
+    return ActionFinished(label=label, mnemonic="Link", outcome=outcome, seconds=0.4, **more)  # type: ignore[arg-type]  # shorter tables
+
+
+BUILD: list[Event] = [
+    Waiting(what="the workspace", holder="process 4711 (strata build)"),
+    BuildStarted(run="1", total=11),
+    finished("a/lock", Outcome.UP_TO_DATE),
+    finished("b/lock", Outcome.CACHED, diagnostics=(CONFLICT,)),
+    Warned(diagnostic=CONFLICT),
+    finished("fetch/numpy.whl", Outcome.EXECUTED, bytes=16_600_000, reasons=(PIN,)),
+    finished("app-x/link", Outcome.EXECUTED, reasons=(DIGEST, Reason(ReasonCode.FORCED))),
+    BuildFinished(seconds=1.24, counts={"up_to_date": 1, "cached": 1, "executed": 2}),
+]
+
+
+def transcript(events: list[Event], detail: Detail) -> list[str]:
+    stream = io.StringIO()
+    console = PlainConsole(Sink(stream), detail)
+    for event in events:
+        console.hear(event, 1.0)
+    console.close()
+    return stream.getvalue().splitlines()
+
+
+def test_only_what_ran_is_listed() -> None:
+    assert transcript(BUILD, Detail()) == [
+        "waiting for the workspace, held by process 4711 (strata build)",
+        "warning[file-conflict]: `a` and `b` both have `x.py`",
+        "[ 3/11] executed fetch/numpy.whl in 0.4 s (16.6 MB)",
+        "[ 4/11] executed app-x/link in 0.4 s",
+        "4 actions: 1 up to date, 1 cached, 2 executed in 1.2 s",
+    ]
+
+
+def test_explain_puts_old_and_new_beside_each_executed_action() -> None:
+    assert transcript(BUILD, Detail(explain=True))[2:-1] == [
+        "[ 3/11] executed fetch/numpy.whl in 0.4 s (16.6 MB)",
+        "    input-changed pylock.toml#numpy: 2.1.0 → 2.2.0",
+        "[ 4/11] executed app-x/link in 0.4 s",
+        "    input-changed src/report.py: aaaaaaaaaaaa → bbbbbbbbbbbb",
+        "    forced",
+    ]
+
+
+def test_verbose_lists_all_and_quiet_nothing() -> None:
+    assert transcript(BUILD, Detail(verbose=True))[1:3] == ["[ 1/11] up to date a/lock", "[ 2/11] cached b/lock"]
+    assert transcript(BUILD, Detail(quiet=True)) == []
+
+
+def failing(**more: object) -> list[Event]:
+    output = "\n".join(f"line {n}" for n in range(1, 26)) + "\n::error::owned\n\x1b[2Jlast\n"
+    bad = Diagnostic("exit-code", "`app-x/link` ended with exit code 1")
+    return [
+        BuildStarted(run="1", total=3),
+        finished("app-x/link", Outcome.FAILED, output=output, diagnostics=(bad,), reasons=(PIN,)),
+        finished("app-y/link", Outcome.FAILED, output=output),
+        finished("app-x/archive", Outcome.SKIPPED, because="app-x/link"),
+        BuildFinished(seconds=1.0, counts={"failed": 2, "skipped": 1}, interrupted=True),
+    ]
+
+
+def test_the_first_failure_is_shown_with_its_output() -> None:
+    first = [
+        "error[exit-code]: `app-x/link` ended with exit code 1",
+        "  | … 7 lines before these",
+        *(f"  | line {n}" for n in range(8, 26)),
+        "  | ::error::owned",
+        "  | last",
+        "note: `app-x/link` ran because of input-changed pylock.toml#numpy: 2.1.0 → 2.2.0",
+    ]
+    second = [
+        "error[action-failed]: `app-y/link` failed",
+        "hint: `strata build app-y/link` tries it again",
+        "  | … 22 lines before these",
+        "  | line 23",
+        "  | line 24",
+        "  | line 25",
+        "  | ::error::owned",
+        "  | last",
+    ]
+    assert [
+        "[1/3] failed app-x/link in 0.4 s",
+        *first,
+        "[2/3] failed app-y/link in 0.4 s",
+        *second,
+        "interrupted",
+        "3 actions: 2 failed, 1 skipped in 1.0 s",
+    ] == transcript(failing(), Detail())
+    # Nothing may hide why a build failed.
+    assert first + second == transcript(failing(), Detail(quiet=True))
+    assert "[3/3] skipped app-x/archive because of app-x/link" in transcript(failing(), Detail(verbose=True))
+
+
+def test_github_gets_annotations() -> None:
+    lines = transcript(failing(), Detail(github=True))
+    assert "::error title=exit-code::`app-x/link` ended with exit code 1" in lines
+    assert [line for line in lines if line.lstrip().startswith("::")] == [
+        "::error title=exit-code::`app-x/link` ended with exit code 1",
+        "::error title=action-failed::`app-y/link` failed%0A`strata build app-y/link` tries it again",
+    ]
+
+
+def test_a_silent_action_is_mentioned_every_thirty_seconds() -> None:
+    stream = io.StringIO()
+    console = PlainConsole(Sink(stream), Detail())
+    for label, now in (("a/lock", 0.0), ("fetch/numpy.whl", 10.0)):
+        console.hear(ActionStarted(label=label, mnemonic="Lock", pool="cpu", slot=0, reasons=()), now)
+    console.hear(ActionProgress(label="fetch/numpy.whl", done=12_300_000, total=48_100_000), 11.0)
+    for now in (29.0, 31.0, 35.0, 41.0, 62.0):
+        console.tick(now)
+    console.hear(finished("a/lock", Outcome.EXECUTED), 63.0)
+    console.tick(125.0)
+    assert stream.getvalue().splitlines() == [
+        "still running: a/lock (31.0 s)",
+        "still running: fetch/numpy.whl (31.0 s, 12.3/48.1 MB)",
+        "still running: a/lock (1 min 02 s)",
+        "[1/1] executed a/lock in 0.4 s",
+        "still running: fetch/numpy.whl (1 min 55 s, 12.3/48.1 MB)",
+    ]
