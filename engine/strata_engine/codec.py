@@ -1,14 +1,19 @@
 """REAPI messages, encoded canonically by hand (fields in tag order, defaults left out, names sorted).
 
 Message and field names are those of `build.bazel.remote.execution.v2`; golden tests compare every encoding with the
-protobuf runtime's. Standard library only.
+protobuf runtime's. It knows messages, not stores or trees, and needs the standard library only.
+
+What is decoded is hostile: every decoder raises ValueError, and nothing else, for bytes that it does not accept. The
+messages that keys and trees are made of must be canonical to be accepted; an ActionResult may come from a server
+of another make, so unknown fields in it are skipped.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
 
-from strata_engine.digest import Digest
+from strata_engine.digest import Digest, is_sha256
 
 
 class FileNode(NamedTuple):
@@ -85,3 +90,384 @@ class ActionResult(NamedTuple):
     worker: str = "local"
     started_ns: int = 0
     completed_ns: int = 0
+
+
+def encode_digest(digest: Digest) -> bytes:
+    """Encode a `Digest`."""
+    if not is_sha256(digest.hash) or not 0 <= digest.size <= _INT64_MAX:
+        raise ValueError(f"not a digest: {digest}")
+    return _digest(digest)
+
+
+def decode_digest(data: bytes) -> Digest:
+    """Decode a `Digest`. Raises ValueError for anything that does not name content."""
+    hash_, size = "", 0
+    for number, value in _fields(data):
+        if number == 1:
+            hash_ = _string(value)
+        elif number == 2:
+            size = _number(value)
+    if not is_sha256(hash_) or size > _INT64_MAX:
+        raise ValueError("not a digest")
+    return Digest(hash_, size)
+
+
+def encode_directory(directory: Directory) -> bytes:
+    """Encode a `Directory`, sorting its entries. Raises ValueError for a name that no folder can hold twice or once."""
+    _check_names(directory)
+    # Python compares strings by code point, which is the byte order of UTF-8.
+    out = [
+        _message(0x0A, _entry(file) + b"\x20\x01" if file.is_executable else _entry(file))
+        for file in sorted(directory.files)
+    ]
+    out += [_message(0x12, _entry(folder)) for folder in sorted(directory.directories)]
+    out += [_pair(0x1A, *link) for link in sorted(directory.symlinks)]
+    return b"".join(out)
+
+
+def decode_directory(data: bytes) -> Directory:
+    """Decode a `Directory`. Raises ValueError for any encoding but the canonical one.
+
+    The canonical form has no unknown fields and no node properties: two blobs never mean the same folder.
+    """
+    files, folders, links = [], [], []
+    for number, value in _fields(data):
+        body = _bytes(value)
+        if number == 1:
+            files.append(_decode_file(body))
+        elif number == 2:
+            name, digest, _ = _decode_file(body)
+            folders.append(DirectoryNode(name, digest))
+        elif number == 3:
+            pair = _decode_pair(body)
+            links.append(SymlinkNode(*pair))
+    directory = Directory(tuple(files), tuple(folders), tuple(links))
+    _canonical(data, encode_directory(directory), "Directory")
+    return directory
+
+
+def encode_command(command: Command) -> bytes:
+    """Encode a `Command`: arguments in order, environment and outputs sorted."""
+    out = [_text(0x0A, argument, keep=True) for argument in command.arguments]
+    out += [_pair(0x12, *variable) for variable in _sorted_names(command.environment_variables)]
+    out += [_text(0x3A, path, keep=True) for path in sorted(set(command.output_paths))]
+    return b"".join(out)
+
+
+def decode_command(data: bytes) -> Command:
+    """Decode a `Command` that this program wrote. Raises ValueError for any encoding but the canonical one."""
+    arguments, variables, paths = [], [], []
+    for number, value in _fields(data):
+        if number == 1:
+            arguments.append(_string(value))
+        elif number == 2:
+            variables.append(_decode_pair(_bytes(value)))
+        elif number == 7:
+            paths.append(_string(value))
+    command = Command(tuple(arguments), tuple(variables), tuple(paths))
+    _canonical(data, encode_command(command), "Command")
+    return command
+
+
+def encode_action(action: Action) -> bytes:
+    """Encode an `Action`: its digest is the action key."""
+    platform = b"".join(_pair(0x0A, *item) for item in _sorted_names(action.platform))
+    return b"".join(
+        (
+            _message(0x0A, encode_digest(action.command_digest)),
+            _message(0x12, encode_digest(action.input_root_digest)),
+            _message(0x4A, action.salt) if action.salt else b"",
+            _message(0x52, platform) if platform else b"",
+        )
+    )
+
+
+def decode_action(data: bytes) -> Action:
+    """Decode an `Action` that this program wrote. Raises ValueError for any encoding but the canonical one."""
+    command = root = None
+    salt, platform = b"", []
+    for number, value in _fields(data):
+        body = _bytes(value)
+        if number == 1:
+            command = decode_digest(body)
+        elif number == 2:
+            root = decode_digest(body)
+        elif number == 9:
+            salt = body
+        elif number == 10:
+            platform = [_decode_pair(_bytes(item)) for field, item in _fields(body) if field == 1]
+    if command is None or root is None:
+        raise ValueError("an Action without a command or an input root")
+    action = Action(command, root, salt, tuple(platform))
+    _canonical(data, encode_action(action), "Action")
+    return action
+
+
+def encode_action_result(result: ActionResult) -> bytes:
+    """Encode an `ActionResult`, outputs sorted by path."""
+    out = []
+    for file in sorted(result.output_files):
+        body = _text(0x0A, _checked_path(file.path)) + _message(0x12, encode_digest(file.digest))
+        out.append(_message(0x12, body + (b"\x20\x01" if file.is_executable else b"")))
+    for folder in sorted(result.output_directories, key=lambda item: item.path):
+        body = _text(0x0A, _checked_path(folder.path))
+        if folder.tree_digest is not None:
+            body += _message(0x1A, encode_digest(folder.tree_digest))
+        out.append(_message(0x1A, body + _message(0x2A, encode_digest(folder.root_directory_digest))))
+    if result.exit_code:
+        out.append(b"\x20" + _varint(result.exit_code & _UINT64))
+    if result.stdout_raw:
+        out.append(_message(0x2A, result.stdout_raw))
+    if result.stderr_raw:
+        out.append(_message(0x3A, result.stderr_raw))
+    metadata = _text(0x0A, result.worker) + _timestamp(0x3A, result.started_ns) + _timestamp(0x42, result.completed_ns)
+    if metadata:
+        out.append(_message(0x4A, metadata))
+    return b"".join(out)
+
+
+def decode_action_result(data: bytes) -> ActionResult:
+    """Decode an `ActionResult`, skipping fields that servers add. Raises ValueError where it is malformed."""
+    files, folders = [], []
+    exit_code, stdout, stderr, metadata = 0, b"", b"", b""
+    for number, value in _fields(data):
+        match number:
+            case 2:
+                files.append(_decode_output_file(_bytes(value)))
+            case 3:
+                folders.append(_decode_output_directory(_bytes(value)))
+            case 4:
+                exit_code = _signed(value, 32)
+            case 5:
+                stdout = _bytes(value)
+            case 7:
+                stderr = _bytes(value)
+            case 9:
+                metadata = _bytes(value)
+            case _:
+                pass
+    worker, started, completed = _decode_metadata(metadata)
+    return ActionResult(tuple(files), tuple(folders), exit_code, stdout, stderr, worker, started, completed)
+
+
+def encode_tree(root: Directory, children: Iterable[Directory]) -> bytes:
+    """Encode a REAPI `Tree`: the root and every folder below it, in the order given."""
+    parts = [_message(0x0A, encode_directory(root))]
+    parts += [_message(0x12, encode_directory(child)) for child in children]
+    return b"".join(parts)
+
+
+# The wire format: a field is a varint `number << 3 | type`, then a varint (type 0), 8 bytes (1), a length and that many
+# bytes (2), or 4 bytes (5). Encoders are given the whole first byte, as all our field numbers are below 16.
+
+_Value: TypeAlias = "int | bytes"
+_UINT64 = (1 << 64) - 1
+_INT64_MAX = (1 << 63) - 1
+_NANOS = 1_000_000_000
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _message(tag: int, body: bytes) -> bytes:
+    size = len(body)
+    return bytes((tag, size)) + body if size < 0x80 else bytes((tag,)) + _varint(size) + body
+
+
+def _text(tag: int, text: str, *, keep: bool = False) -> bytes:
+    # A member of a repeated field is written even where it is empty.
+    return _message(tag, text.encode()) if text or keep else b""
+
+
+def _pair(tag: int, name: str, value: str) -> bytes:
+    return _message(tag, _text(0x0A, name) + _text(0x12, value))
+
+
+def _entry(node: FileNode | DirectoryNode) -> bytes:
+    return _text(0x0A, node.name) + _message(0x12, _digest(node.digest))
+
+
+def _digest(digest: Digest) -> bytes:
+    head = b"\x0a\x40" + digest.hash.encode()
+    return head + b"\x10" + _varint(digest.size) if digest.size else head
+
+
+def _timestamp(tag: int, nanoseconds: int) -> bytes:
+    if not nanoseconds:
+        return b""
+    seconds, nanos = divmod(nanoseconds, _NANOS)
+    body = (b"\x08" + _varint(seconds & _UINT64) if seconds else b"") + (b"\x10" + _varint(nanos) if nanos else b"")
+    return _message(tag, body)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    for index in range(at, min(at + 10, len(data))):
+        byte = data[index]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if (byte == 0 and shift) or number > _UINT64:
+                raise ValueError("an overlong varint")
+            return number, index + 1
+        shift += 7
+    raise ValueError("a truncated or overlong varint")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
+    """Walk the fields of a message; what is of fixed width is given as bytes, which no reader here asks for."""
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _read_varint(data, at)
+        number, kind = tag >> 3, tag & 7
+        if not 0 < number < 1 << 29:
+            raise ValueError("a field number out of range")
+        if kind == 0:
+            value, at = _read_varint(data, at)
+            yield number, value
+            continue
+        if kind == 2:
+            size, at = _read_varint(data, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if size > end - at:
+            raise ValueError("a truncated field")
+        yield number, data[at : at + size]
+        at += size
+
+
+def _number(value: _Value) -> int:
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number belongs")  # noqa: TRY004 - decoders raise ValueError only
+    return value
+
+
+def _bytes(value: _Value) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("a number where bytes belong")  # noqa: TRY004 - decoders raise ValueError only
+    return value
+
+
+def _string(value: _Value) -> str:
+    return _bytes(value).decode()
+
+
+def _signed(value: _Value, bits: int) -> int:
+    number = _number(value)
+    number = number - (1 << 64) if number > _INT64_MAX else number
+    if not -(1 << bits - 1) <= number < 1 << bits - 1:
+        raise ValueError(f"a number beyond int{bits}")
+    return number
+
+
+def _decode_file(data: bytes) -> FileNode:
+    name, digest, executable = "", None, False
+    for number, value in _fields(data):
+        if number == 1:
+            name = _string(value)
+        elif number == 2:
+            digest = decode_digest(_bytes(value))
+        elif number == 4:
+            executable = bool(_number(value))
+    if digest is None:
+        raise ValueError("an entry without a digest")
+    return FileNode(name, digest, executable)
+
+
+def _decode_pair(data: bytes) -> tuple[str, str]:
+    first = second = ""
+    for number, value in _fields(data):
+        if number == 1:
+            first = _string(value)
+        elif number == 2:
+            second = _string(value)
+    return first, second
+
+
+def _decode_output_file(data: bytes) -> OutputFile:
+    path, digest, executable = _decode_file(data)
+    return OutputFile(_checked_path(path), digest, executable)
+
+
+def _decode_output_directory(data: bytes) -> OutputDirectory:
+    path, tree, root = "", None, None
+    for number, value in _fields(data):
+        if number == 1:
+            path = _string(value)
+        elif number == 3:
+            tree = decode_digest(_bytes(value))
+        elif number == 5:
+            root = decode_digest(_bytes(value))
+    if root is None:
+        raise ValueError("an output directory without its root")
+    return OutputDirectory(_checked_path(path), root, tree)
+
+
+def _decode_metadata(data: bytes) -> tuple[str, int, int]:
+    worker, started, completed = "", 0, 0
+    for number, value in _fields(data):
+        if number == 1:
+            worker = _string(value)
+        elif number == 7:
+            started = _decode_timestamp(_bytes(value))
+        elif number == 8:
+            completed = _decode_timestamp(_bytes(value))
+    return worker, started, completed
+
+
+def _decode_timestamp(data: bytes) -> int:
+    seconds = nanos = 0
+    for number, value in _fields(data):
+        if number == 1:
+            seconds = _signed(value, 64)
+        elif number == 2:
+            nanos = _signed(value, 32)
+    if not 0 <= nanos < _NANOS:
+        raise ValueError("a timestamp out of range")
+    return seconds * _NANOS + nanos
+
+
+def is_name(name: str) -> bool:
+    """Tell whether `name` can stand in a folder: not empty, `.` or `..`, and without `/` and NUL."""
+    return bool(name) and name not in {".", ".."} and "/" not in name and "\0" not in name
+
+
+def _check_names(directory: Directory) -> None:
+    names = [entry[0] for kind in directory for entry in kind]
+    if len(set(names)) != len(names):
+        raise ValueError("a folder with two entries of one name")
+    for name in names:
+        if not is_name(name):
+            raise ValueError(f"not a file name: {name!r}")
+    for digest in [entry[1] for entry in directory.files] + [entry[1] for entry in directory.directories]:
+        if not is_sha256(digest.hash) or not 0 <= digest.size <= _INT64_MAX:
+            raise ValueError(f"not a digest: {digest}")
+    for link in directory.symlinks:
+        if not link.target or "\0" in link.target:
+            raise ValueError(f"not a symlink's target: {link.target!r}")
+
+
+def _checked_path(path: str) -> str:
+    if not all(is_name(part) for part in path.split("/")):
+        raise ValueError(f"not an output path: {path!r}")
+    return path
+
+
+def _sorted_names(pairs: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("one name is given twice")
+    return sorted(pairs)
+
+
+def _canonical(data: bytes, again: bytes, what: str) -> None:
+    if data != again:
+        raise ValueError(f"not a canonical {what}")
