@@ -25,7 +25,7 @@ CONFLICT = Diagnostic("file-conflict", "`a` and `b` both have `x.py`", severity=
 
 
 def finished(label: str, outcome: Outcome, **more: object) -> ActionFinished:
-    return ActionFinished(label=label, mnemonic="Link", outcome=outcome, seconds=0.4, **more)  # type: ignore[arg-type]  # shorter tables
+    return ActionFinished(label=label, mnemonic="Link", outcome=outcome, seconds=0.4, **more)  # type: ignore[arg-type]  # keeps the tables short
 
 
 BUILD: list[Event] = [

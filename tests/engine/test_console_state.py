@@ -53,7 +53,7 @@ def test_a_build_in_the_middle() -> None:
     # A silent build ticks all the same.
     assert render(view, 225.0, 100)[0] == "3/31 actions · 2 hits · 1 executed · 2 running · 2 min 05 s"
     assert all(len(line) <= 30 for line in render(view, 103.5, 30))
-    assert render(view, 103.5, 30)[1] == "     3.3 s  fetch/numpy.whl …"
+    assert render(view, 103.5, 30)[1] == "     3.3 s  fetch/numpy.whl  …"
 
 
 def test_more_running_than_rows() -> None:
