@@ -14,6 +14,7 @@ Only the standard library is imported here: the null build goes through this mod
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
@@ -87,6 +88,20 @@ class ActionError(StrataError):
 
 class InternalError(StrataError):
     """A defect of this program; the message asks for a report."""
+
+
+def host_error(error: OSError, what: str = "") -> HostError:
+    """Say what the operating system refused: a full disk, a read-only file system, a missing permission."""
+    place = what or str(error.filename or "a file")
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return HostError.of(
+                "disk-full", f"no space is left for `{place}`", hint="free some space: `strata cache gc`"
+            )
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return HostError.of("not-writable", f"cannot write `{place}`: {error.strerror}")
+        case _:
+            return HostError.of("host-error", f"`{place}`: {error.strerror or error}")
 
 
 def render(diagnostic: Diagnostic) -> str:

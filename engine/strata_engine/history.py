@@ -28,6 +28,8 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
     executable: bool = False
     seconds: float = 0.0
     """How long it took when it was last executed."""
+    bytes: int = 0
+    """The size of its files together."""
 
     @property
     def artifact(self) -> Artifact | None:
@@ -37,15 +39,15 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
         return Tree(self.output) if self.is_tree else File(self.output, self.executable)
 
     @classmethod
-    def of(cls, key: Digest, artifact: Artifact | None, seconds: float) -> Past:
+    def of(cls, key: Digest, artifact: Artifact | None, seconds: float, size: int = 0) -> Past:
         """Make the record of a build that has just ended."""
         match artifact:
             case None:
                 return cls(key, None, seconds=seconds)
             case Tree(root=root):
-                return cls(key, root, is_tree=True, seconds=seconds)
+                return cls(key, root, is_tree=True, seconds=seconds, bytes=size)
             case File(digest=digest, executable=executable):
-                return cls(key, digest, executable=executable, seconds=seconds)
+                return cls(key, digest, executable=executable, seconds=seconds, bytes=size)
 
 
 class PlacedOutput(msgspec.Struct, frozen=True, array_like=True):

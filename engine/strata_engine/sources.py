@@ -76,7 +76,7 @@ class Sources:
         if not self.probe(place):
             return []
         try:
-            return sorted(os.listdir(place), key=os.fsencode)
+            return sorted((entry.name for entry in place.iterdir()), key=os.fsencode)
         except OSError as error:
             raise _unreadable(str(place), error) from error
 
@@ -131,7 +131,7 @@ class Sources:
                 if accept is not None and not accept(relative, is_folder):
                     continue
                 if place.is_symlink():
-                    nodes[relative] = Symlink(os.readlink(place))
+                    nodes[relative] = Symlink(str(place.readlink()))
                 elif is_folder:
                     visit(place, f"{relative}/")
                 elif place.is_file():

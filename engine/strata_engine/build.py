@@ -1,0 +1,206 @@
+"""The facade: one build of one workspace, from a graph to outputs in their places, a history and a record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import anyio
+import msgspec
+
+from strata_engine import run_record
+from strata_engine.action import Placement
+from strata_engine.decision import Decider, Settings
+from strata_engine.errors import Diagnostic, host_error
+from strata_engine.events import BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
+from strata_engine.executor import Executor
+from strata_engine.graph import ActionGraph, check_placements
+from strata_engine.history import History
+from strata_engine.run_record import ActionReport, RunRecord
+from strata_engine.scheduler import Finished, Scheduler
+from strata_engine.sources import Sources
+from strata_engine.store import LocalStore, open_store, store_folder
+from strata_engine.tree import Artifact
+from strata_engine.workspace import Workspace, exclusive
+
+
+class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build came to."""
+
+    run: str
+    seconds: float
+    counts: dict[str, int]
+    """Actions of the requested closure by outcome; each distinct action is counted once."""
+    actions: tuple[ActionReport, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    """Errors, the first failure's first."""
+    artifacts: dict[str, Artifact]
+    exit_code: int
+    interrupted: bool = False
+
+
+class Build:
+    """An opened workspace and store. Made by `open_build`."""
+
+    def __init__(self, workspace: Workspace, store: LocalStore, listeners: Sequence[Listener]) -> None:
+        self.workspace = workspace
+        self.store = store
+        self._listeners = tuple(listeners)
+        self._lock = threading.Lock()
+        self.sources = Sources(workspace)
+        self.history = History(workspace.state / "history")
+        if self.history.warning is not None:
+            self.emit(Warned(self.history.warning))
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener, one event at a time whichever thread it comes from."""
+        with self._lock:
+            for listener in self._listeners:
+                listener(event)
+
+    def run(
+        self,
+        graph: ActionGraph,
+        wanted: Iterable[str],
+        placements: Sequence[Placement] = (),
+        settings: Settings | None = None,
+    ) -> BuildResult:
+        """Bring the wanted labels up to date and put outputs at their places.
+
+        A failed action is in the result, not an exception. Raises SpecError for a graph that cannot be built and
+        InternalError for a defect.
+        """
+        settings = settings or Settings()
+        graph.validate()
+        check_placements(placements)
+        run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
+        started, begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
+        wanted = list(wanted)
+        self.emit(BuildStarted(run, len(graph.closure(wanted))))
+        decider = Decider(self.store.cas, self.store.cache, self.sources, self.history, settings, placements)
+        executor = Executor(self.store.cas, self.store.scratch, self.emit)
+        scheduler = Scheduler(graph, decider, executor, self.emit, self.store.locks)
+        try:
+            _drive(scheduler, executor, wanted, placements)
+        finally:
+            self.store.cas.flush()
+        seconds = time.monotonic() - begun
+        result = _result(run, scheduler, seconds)
+        self.emit(BuildFinished(seconds, result.counts, result.interrupted))
+        if not settings.dry_run:
+            self._save(result, started)
+        return result
+
+    def _save(self, result: BuildResult, started: str) -> None:
+        """Write history last of all (design §5); a state folder that cannot be written costs only speed."""
+        record = RunRecord(
+            run=result.run,
+            started=started,
+            seconds=result.seconds,
+            command=tuple(sys.argv[1:]),
+            exit_code=result.exit_code,
+            counts=result.counts,
+            actions=result.actions,
+        )
+        try:
+            self.history.save()
+            self.sources.save()
+            run_record.append(self.workspace.state / "runs.jsonl", record)
+        except OSError as error:
+            [diagnostic] = host_error(error).diagnostics
+            self.emit(Warned(diagnostic._replace(severity="warning")))
+
+
+@contextlib.contextmanager
+def open_build(
+    workspace: Workspace, listeners: Sequence[Listener] = (), store: LocalStore | None = None
+) -> Iterator[Build]:
+    """Open a workspace for building: its lock is held until the end. Raises HostError."""
+    workspace.prepare()
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    with exclusive(workspace.state / "lock", lambda holder: tell(Waiting("the workspace", holder))):
+        opened = store or open_store(store_folder(), lambda diagnostic: tell(Warned(diagnostic)))
+        try:
+            build = Build(workspace, opened, listeners)
+            yield build
+        finally:
+            if store is None:
+                opened.close()
+
+
+def _drive(scheduler: Scheduler, executor: Executor, wanted: list[str], placements: Sequence[Placement]) -> None:
+    async def watch_signals() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                if scheduler.interrupted:
+                    # The second signal means now: nothing that is half-written has a name yet.
+                    executor.children.kill()
+                    os._exit(130)
+                scheduler.interrupt()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            if threading.current_thread() is threading.main_thread():
+                group.start_soon(watch_signals)
+            await scheduler.run(wanted, placements)
+            group.cancel_scope.cancel()
+
+    try:
+        anyio.run(main)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Give the first exception inside nested groups: one cause is what a person can act on."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _result(run: str, scheduler: Scheduler, seconds: float) -> BuildResult:
+    done = sorted(scheduler.done.values(), key=lambda finished: finished.label)
+    counted = Counter(finished.outcome for finished in done)
+    failures = [finished for finished in done if finished.outcome is Outcome.FAILED]
+    first = scheduler.first_failure
+    if first is not None:
+        failures.sort(key=lambda finished: finished is not first)
+    diagnostics = [diagnostic for failure in failures for diagnostic in failure.diagnostics]
+    exit_code = first.exit_code if first is not None else 0
+    if scheduler.error is not None:
+        diagnostics += scheduler.error.diagnostics
+        exit_code = exit_code or scheduler.error.exit_code
+    if scheduler.interrupted:
+        exit_code = 130
+    return BuildResult(
+        run=run,
+        seconds=seconds,
+        counts={outcome.value: counted[outcome] for outcome in Outcome},
+        actions=tuple(_report(finished) for finished in done),
+        diagnostics=tuple(diagnostics),
+        artifacts={finished.label: finished.artifact for finished in done if finished.artifact is not None},
+        exit_code=exit_code,
+        interrupted=scheduler.interrupted,
+    )
+
+
+def _report(finished: Finished) -> ActionReport:
+    return ActionReport(
+        label=finished.label,
+        mnemonic=finished.mnemonic,
+        key=str(finished.key) if finished.key is not None else "",
+        outcome=finished.outcome,
+        reasons=finished.reasons,
+        seconds=round(finished.seconds, 6),
+        bytes=finished.bytes,
+        because=finished.because,
+    )

@@ -1,0 +1,57 @@
+"""The shared store of one machine: where it is, and its parts opened together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+
+from strata_engine.action_cache import ActionCache
+from strata_engine.cas import Cas
+from strata_engine.errors import Diagnostic, host_error
+from strata_engine.index import Index
+
+
+class LocalStore(NamedTuple):
+    """The opened store."""
+
+    folder: Path
+    index: Index
+    cas: Cas
+    cache: ActionCache
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the lock files of action keys."""
+        return self.folder / "locks"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder in which actions work; on the store's file system, so that nothing is copied twice."""
+        return self.folder / "tmp"
+
+    def close(self) -> None:
+        """Write what is still buffered and close the index."""
+        self.cas.flush()
+        self.index.close()
+
+
+def store_folder() -> Path:
+    """Give the store's folder: `STRATA_CACHE_DIR`, else the platform's user cache folder."""
+    override = os.environ.get("STRATA_CACHE_DIR")
+    return Path(override).expanduser().absolute() if override else platformdirs.user_cache_path("strata")
+
+
+def open_store(folder: Path, on_warning: Callable[[Diagnostic], None]) -> LocalStore:
+    """Open a store, making it where there is none. Raises HostError."""
+    try:
+        (folder / "locks").mkdir(parents=True, exist_ok=True)
+        (folder / "tmp").mkdir(exist_ok=True)
+    except OSError as error:
+        raise host_error(error, str(folder)) from error
+    index = Index(folder, on_warning)
+    cas = Cas(folder, index, on_warning)
+    return LocalStore(folder, index, cas, ActionCache(index, cas))
