@@ -8,36 +8,29 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-OUTCOMES: tuple[tuple[str, str], ...] = (
-    ("up_to_date", "up to date"),
-    ("cached", "cached"),
-    ("remote", "remote"),
-    ("executed", "executed"),
-    ("failed", "failed"),
-    ("skipped", "skipped"),
-)
-"""The outcomes of design §8 in the order in which they are counted, with their words."""
+OUTCOMES = ("up_to_date", "cached", "remote", "executed", "failed", "skipped")
+"""The outcomes of design §8 in the order in which they are counted."""
 
 ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 LONG_HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def summary(counts: Mapping[str, int], seconds: float) -> str:
-    """Give the last line of a build.
+def summary(counts: Mapping[str, int], seconds: float, *, dry_run: bool = False) -> str:
+    """Give the last line of a build; in a dry run nothing was executed, so it says what would be.
 
     >>> summary({"up_to_date": 24, "cached": 4, "remote": 2, "executed": 1}, 1.23)
     '31 actions: 24 up to date, 4 cached, 2 remote, 1 executed in 1.2 s'
     """
-    total = sum(counts.get(name, 0) for name, _ in OUTCOMES)
-    said = [(name, word) for name, word in OUTCOMES if counts.get(name, 0)] or list(OUTCOMES[:4])
-    parts = ", ".join(f"{counts.get(name, 0)} {word}" for name, word in said)
+    total = sum(counts.get(name, 0) for name in OUTCOMES)
+    said = [name for name in OUTCOMES if counts.get(name, 0)] or list(OUTCOMES[:4])
+    parts = ", ".join(f"{counts.get(name, 0)} {outcome_word(name, dry_run=dry_run)}" for name in said)
     return f"{total} action{'' if total == 1 else 's'}: {parts} in {seconds:.1f} s"
 
 
-def outcome_word(outcome: str) -> str:
+def outcome_word(outcome: str, *, dry_run: bool = False) -> str:
     """Give an outcome in words: `up to date` for `up_to_date`."""
-    return outcome.replace("_", " ")
+    return "would run" if dry_run and outcome == "executed" else outcome.replace("_", " ")
 
 
 def duration(seconds: float) -> str:

@@ -69,6 +69,33 @@ def test_explain_puts_old_and_new_beside_each_executed_action() -> None:
     ]
 
 
+def test_a_dry_run_says_what_would_run() -> None:
+    assert transcript(BUILD, Detail(dry_run=True, explain=True))[2:] == [
+        "[ 3/11] would run fetch/numpy.whl (16.6 MB)",
+        "    input-changed pylock.toml#numpy: 2.1.0 → 2.2.0",
+        "[ 4/11] would run app-x/link",
+        "    input-changed src/report.py: aaaaaaaaaaaa → bbbbbbbbbbbb",
+        "    forced",
+        "4 actions: 1 up to date, 1 cached, 2 would run in 1.2 s",
+    ]
+
+
+def test_the_last_line_stays_last() -> None:
+    late = Diagnostic("state-not-writable", "history was not kept", severity="warning")
+    bad = Diagnostic("disk-full", "no room at `_build`")
+    stream = io.StringIO()
+    console = PlainConsole(Sink(stream), Detail())
+    for event in (*BUILD[-1:], Warned(diagnostic=late)):
+        console.hear(event, 1.0)
+    console.tell([bad, late])
+    console.close()
+    assert stream.getvalue().splitlines() == [
+        "warning[state-not-writable]: history was not kept",
+        "error[disk-full]: no room at `_build`",
+        "4 actions: 1 up to date, 1 cached, 2 executed in 1.2 s",
+    ]
+
+
 def test_verbose_lists_all_and_quiet_nothing() -> None:
     assert transcript(BUILD, Detail(verbose=True))[1:3] == ["[ 1/11] up to date a/lock", "[ 2/11] cached b/lock"]
     assert transcript(BUILD, Detail(quiet=True)) == []

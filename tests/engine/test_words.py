@@ -29,6 +29,11 @@ def test_summary(counts: dict[str, int], seconds: float, line: str) -> None:
     assert line == words.summary(counts, seconds)
 
 
+def test_a_dry_run_does_not_claim_to_have_executed() -> None:
+    line = words.summary({"up_to_date": 4, "executed": 1}, 0.2, dry_run=True)
+    assert line == "5 actions: 4 up to date, 1 would run in 0.2 s"
+
+
 def test_sizes_and_durations() -> None:
     assert [words.size(n) for n in (0, 999, 1000, 999_999, 12_345_678, 5 * 10**9)] == [
         "0 B",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
@@ -22,6 +22,7 @@ from strata_engine.console.terminal import (
     wants_color,
 )
 from strata_engine.console.transcript import Detail
+from strata_engine.errors import Diagnostic
 from strata_engine.events import Event
 
 TICK = 0.1
@@ -37,8 +38,11 @@ class Console(Protocol):
     def tick(self, now: float) -> None:
         """Let time pass."""
 
+    def tell(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Say what no event has said."""
+
     def close(self) -> None:
-        """Give the terminal back."""
+        """Say the last line and give the terminal back."""
 
 
 class Shown:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+from collections.abc import Iterable
 from typing import TextIO, cast
 
 from rich.console import Console, Group
@@ -17,6 +18,7 @@ from rich.text import Text
 from strata_engine.console.state import BuildView, fold, render
 from strata_engine.console.terminal import Paint, Sink
 from strata_engine.console.transcript import Detail, Transcript
+from strata_engine.errors import Diagnostic
 from strata_engine.events import Event
 
 MIN_REDRAW = 0.05
@@ -76,6 +78,11 @@ class LiveConsole:
             self._scroll()
             self._live.refresh()
 
+    def tell(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Say what no event has said."""
+        with self._lock:
+            self._pending += self._transcript.unsaid(diagnostics)
+
     def close(self) -> None:
         """Write what is pending and give the terminal back. Twice is once."""
         with self._lock:
@@ -86,6 +93,7 @@ class LiveConsole:
                 self._live.update(Text(""))
                 self._live.stop()
                 atexit.unregister(self.close)
+            self._pending += self._transcript.last()
             self._scroll()
 
     def _scroll(self) -> None:

@@ -7,10 +7,12 @@ mentioned again every 30 seconds.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from strata_engine.console.state import BuildView, Running, fold
 from strata_engine.console.terminal import PLAIN, Paint, Sink
 from strata_engine.console.transcript import Detail, Transcript
+from strata_engine.errors import Diagnostic
 from strata_engine.events import Event
 from strata_engine.words import duration, printable, size_of
 
@@ -47,9 +49,15 @@ class PlainConsole:
                 self._mentioned |= {r.label: now for r in due}
                 self._sink.lines(["still running: " + ", ".join(_mention(r, now) for r in due)])
 
+    def tell(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Say what no event has said."""
+        with self._lock:
+            self._sink.lines(self._transcript.unsaid(diagnostics))
+
     def close(self) -> None:
-        """Hand over what is left."""
-        self._sink.flush()
+        """Say the last line."""
+        with self._lock:
+            self._sink.lines(self._transcript.last())
 
 
 def _mention(running: Running, now: float) -> str:

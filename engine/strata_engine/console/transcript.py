@@ -6,6 +6,7 @@ it redraws. Text from outside (what a subprocess printed, names in wheels) is ma
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from strata_engine.console.state import BuildView
@@ -31,6 +32,8 @@ class Detail(NamedTuple):
     """Actions that had nothing to do, and places, too."""
     quiet: bool = False
     """Failures only."""
+    dry_run: bool = False
+    """What ran only would have."""
     github: bool = False
     """Annotations for GitHub Actions, too."""
 
@@ -48,6 +51,7 @@ class Transcript:
         self.paint = paint
         self._said: set[Diagnostic] = set()
         self._failures = 0
+        self._finish: BuildFinished | None = None
 
     def lines(self, event: Event, view: BuildView) -> list[str]:
         """Give the lines for `event`; `view` has it already."""
@@ -60,10 +64,25 @@ class Transcript:
                 return [self.paint(f"waiting for {what}, held by {printable(holder)}", "warn")]
             case Placed(path=path, label=label) if self.detail.verbose:
                 return [f"placed {printable(label)} at {printable(path)}"]
-            case BuildFinished() if not self.detail.quiet:
-                return self._last(event)
+            case BuildFinished():
+                self._finish = event
+                return []
             case _:
                 return []
+
+    def unsaid(self, diagnostics: Iterable[Diagnostic]) -> list[str]:
+        """Give those diagnostics that no event brought: they matter however quiet it is to be."""
+        return [line for diagnostic in diagnostics for line in self._diagnostic(diagnostic)]
+
+    def last(self) -> list[str]:
+        """Give the build's last line; it is kept until the console closes, because warnings may follow the end."""
+        event, self._finish = self._finish, None
+        if event is None or self.detail.quiet:
+            return []
+        line = summary(event.counts, event.seconds, dry_run=self.detail.dry_run)
+        bad = event.interrupted or any(event.counts.get(name, 0) for name in (Outcome.FAILED, Outcome.SKIPPED))
+        said = [self.paint("interrupted", "warn")] if event.interrupted else []
+        return [*said, self.paint(line, "bad" if bad else "good")]
 
     def _finished(self, event: ActionFinished, view: BuildView) -> list[str]:
         lines = []
@@ -80,12 +99,12 @@ class Transcript:
 
     def _headline(self, event: ActionFinished, view: BuildView) -> str:
         total = str(max(view.total, view.done))
-        word = outcome_word(event.outcome)
+        word = outcome_word(event.outcome, dry_run=self.detail.dry_run)
         text = f"[{view.done:>{len(total)}}/{total}] {self.paint(word, STYLES.get(event.outcome, 'faint'))} "
         text += printable(event.label)
         if event.outcome is Outcome.SKIPPED:
             return f"{text} because of {printable(event.because)}" if event.because else text
-        if event.outcome in (Outcome.EXECUTED, Outcome.FAILED):
+        if event.outcome in (Outcome.EXECUTED, Outcome.FAILED) and not self.detail.dry_run:
             text += f" in {duration(event.seconds)}"
         return f"{text} ({size(event.bytes)})" if event.bytes else text
 
@@ -110,9 +129,3 @@ class Transcript:
             return []
         self._said.add(diagnostic)
         return diagnostic_lines(diagnostic, self.paint, github=self.detail.github)
-
-    def _last(self, event: BuildFinished) -> list[str]:
-        line = summary(event.counts, event.seconds)
-        bad = event.interrupted or any(event.counts.get(name, 0) for name in (Outcome.FAILED, Outcome.SKIPPED))
-        said = [self.paint("interrupted", "warn")] if event.interrupted else []
-        return [*said, self.paint(line, "bad" if bad else "good")]
