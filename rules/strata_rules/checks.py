@@ -1,0 +1,234 @@
+"""What one layer's table may hold, field by field, judged without looking at other layers.
+
+It must not follow references: `spec` does. Each check notes what is wrong at the value's own place, and goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+from strata_engine.digest import is_sha256
+from strata_engine.errors import Place
+from strata_rules.declared import CATEGORIES, LEVELS, Category, Kind, LayerSpec, RuntimeSource, RuntimeSpec, ToolStrata
+from strata_rules.fields import Problems, Table
+from strata_rules.platforms import IMPLEMENTATIONS, PLATFORMS, parse_linux_target, parse_macosx_target
+from strata_rules.source import did_you_mean
+from strata_rules.uvconfig import known_indexes
+
+RESERVED_NAMES = ("fetch", "wheel")
+"""What labels call things that belong to no layer."""
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", re.ASCII)
+
+
+class Declared(NamedTuple):
+    """A layer's table as read: its struct, and which fields already have a problem."""
+
+    category: Category
+    table: Table
+    spec: LayerSpec
+    bad: frozenset[str]
+
+    @property
+    def kind(self) -> Kind:
+        """Which kind of layer it is."""
+        return self.category.kind
+
+    @property
+    def env_name(self) -> str:
+        """Its name among all layers: `NAME`, `framework-NAME` or `app-NAME`."""
+        return f"{self.category.prefix}{self.spec.name}"
+
+    @property
+    def who(self) -> str:
+        """The layer, as messages call it."""
+        return self.table.who
+
+    def place(self, field: str | None = None, *path: str | int) -> Place:
+        """Locate a field's value, or an element of it; the table's header for a field that is not written."""
+        if field is None:
+            return self.table.place(of="key")
+        if field == "python_implementation" and field not in self.table.values:
+            field = "fully_versioned_name"
+        return self.table.place(field, *path)
+
+
+def check_layer(layer: Declared, problems: Problems) -> None:
+    """Check the fields that need no other layer."""
+    if "name" not in layer.bad:
+        check_name(layer, problems)
+    if "requirements" not in layer.bad:
+        for index, text in enumerate(layer.spec.requirements):
+            _check_requirement(layer, index, text, problems)
+    for index, platform in enumerate(layer.spec.platforms or ()):
+        if platform not in PLATFORMS:
+            problems.error(
+                "unknown-platform",
+                f"{layer.who} specifies an invalid target platform `{platform}`",
+                layer.place("platforms", index),
+                hint=did_you_mean(platform, PLATFORMS) or f"target platforms are {_listed(PLATFORMS)}",
+            )
+    for field, parse in (("linux_target", parse_linux_target), ("macosx_target", parse_macosx_target)):
+        if (text := getattr(layer.spec, field)) is not None:
+            try:
+                parse(text)
+            except ValueError as error:
+                problems.error("bad-target", f"{layer.who}: {error}", layer.place(field))
+    if isinstance(layer.spec, RuntimeSpec) and "python_implementation" not in layer.bad:
+        _check_python(layer, layer.spec.python_implementation, problems)
+
+
+def check_name(layer: Declared, problems: Problems) -> None:
+    """Refuse names that cannot be a folder's, or that mean something else."""
+    name, place = layer.spec.name, layer.place("name")
+    wrong = None
+    if not name:
+        wrong = "is empty"
+    elif name in (".", ".."):
+        wrong = "is a folder of its own"
+    elif found := next((each for each in "/\\" if each in name), None):
+        wrong = f"contains `{found}`"
+    elif any(ord(each) < 32 or 127 <= ord(each) < 160 for each in name):
+        wrong = "contains a control character"
+    elif name.startswith((".", "__")):
+        wrong = f"starts with `{'.' if name[0] == '.' else '__'}`"
+    if wrong:
+        shown = name if name.isprintable() else ascii(name)[1:-1]
+        message = f"the name of {f'{layer.kind} `{shown}`' if name else f'a {layer.kind}'} {wrong}"
+        hint = "a layer's name becomes the name of a folder: letters, digits, `-`, `_`, `.` and `@` are good"
+        problems.error("bad-name", message, place, hint=hint)
+    elif name in RESERVED_NAMES:
+        message = f"no layer may be called `{name}`: labels such as `{name}/…` mean something else"
+        problems.error("reserved-name", message, place, hint=f"choose another name, such as `{name}-layer`")
+    elif layer.kind == "runtime":
+        for key, _, prefix, _ in CATEGORIES:
+            if prefix and name.startswith(prefix):
+                message = f"the name of a runtime must not start with `{prefix}`: the folders of {key} do"
+                problems.error("reserved-name", message, place, hint="choose another name")
+
+
+def _check_requirement(layer: Declared, index: int, text: str, problems: Problems) -> None:
+    place = layer.place("requirements", index)
+    only = "only requirements that a package index serves are supported, as `NAME`, `NAME>=1.0` or `NAME[EXTRA]==1.0`"
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        if re.match(r"\s*(?:-|\.{0,2}[/\\]|~|[\w+]+:|\.+$)|[^<>=!~;@]*(?:\.whl|\.tar\.gz|\.zip)\s*$", text):
+            message = f"{layer.who} has a requirement that is no name but a path, URL or option"
+            problems.error("url-requirement", message, place, hint=only)
+            return
+        said = str(error).split("\n", maxsplit=1)[0]
+        problems.error(
+            "bad-requirement",
+            f"{layer.who} uses invalid requirement syntax: {said[:1].lower()}{said[1:]}",
+            place,
+            hint="write it as PEP 508 says, such as `numpy>=2` or `requests[socks]; python_version < '3.13'`",
+        )
+    else:
+        if requirement.url is not None:
+            message = f"{layer.who} takes `{requirement.name}` from a URL"
+            problems.error("url-requirement", message, place, hint=only)
+
+
+def _check_python(layer: Declared, text: str, problems: Problems) -> None:
+    place = layer.place("python_implementation")
+    name, at, version = text.partition("@")
+    if name not in IMPLEMENTATIONS:
+        problems.error(
+            "unknown-implementation",
+            f"{layer.who} wants an unknown Python implementation `{name}`",
+            place,
+            hint=did_you_mean(name, IMPLEMENTATIONS) or f"known implementations are {_listed(IMPLEMENTATIONS)}",
+        )
+    elif not at or not _VERSION.fullmatch(version):
+        example = f"{name}@{version}.4" if re.fullmatch(r"\d+\.\d+", version, re.ASCII) else f"{name}@3.12.9"
+        problems.error(
+            "bad-python-version",
+            f"{layer.who} has no full Python version in `{text}`",
+            place,
+            hint=f"write all three parts of the version, such as `{example}`",
+        )
+
+
+def check_indexes(layer: Declared, known: Mapping[str, Any], problems: Problems) -> None:
+    """Check the references to named package indexes."""
+    seen: dict[str, str] = {}
+    uses: list[tuple[Place, str]] = []
+    for written, index in layer.spec.package_indexes.items():
+        uses.append((layer.place("package_indexes", written), index))
+        first = seen.setdefault(canonicalize_name(written), written)
+        if first != written:
+            message = (
+                f"{layer.who} specifies multiple sources for `{canonicalize_name(written)}` after name normalization"
+            )
+            place = layer.table.place("package_indexes", written, of="key")
+            problems.error("duplicate-source", message, place, hint=f"remove `{first}` or `{written}`")
+    uses += [(layer.place("priority_indexes", number), each) for number, each in enumerate(layer.spec.priority_indexes)]
+    for place, index in uses:
+        if index not in known:
+            message = f"{layer.who} references an unknown package index `{index}`"
+            problems.error("unknown-index", message, place, hint=did_you_mean(index, known) or known_indexes(known))
+
+
+def check_strata(strata: ToolStrata, table: Table, runtimes: list[str], problems: Problems) -> None:
+    """Check `[tool.strata]`."""
+    for name, source in strata.runtimes.items():
+        if name not in runtimes:
+            place = table.place("runtimes", name, of="key")
+            hint = did_you_mean(name, runtimes) or (f"runtimes are {_listed(runtimes)}" if runtimes else None)
+            problems.error(
+                "unknown-runtime", f"`tool.strata.runtimes` names an unknown runtime `{name}`", place, hint=hint
+            )
+        if isinstance(table.values["runtimes"].get(name), dict):
+            _check_runtime_source(name, source, table, problems)
+    level, format_ = strata.archive.level, strata.archive.format or "tar.xz"
+    if level is not None and level not in LEVELS[format_]:
+        levels = LEVELS[format_]
+        hint = f"levels are {levels.start} to {levels.stop - 1}" if levels else "remove `level`"
+        message = f"the archive format `{format_}` has no level {level}"
+        problems.error("bad-level", message, table.place("archive", "level"), hint=hint)
+
+
+def _check_runtime_source(name: str, source: RuntimeSource, table: Table, problems: Problems) -> None:
+    def place(*path: str) -> Place:
+        return table.place("runtimes", name, *path)
+
+    if not source.providers:
+        problems.error("bad-provider", f"runtime `{name}` has an empty list of providers", place("provider"))
+    if "archive" in source.providers:
+        for field in ("url", "sha256"):
+            if getattr(source, field) is None and field not in table.values["runtimes"][name]:
+                message = f"the provider `archive` of runtime `{name}` needs `{field}`"
+                problems.error("missing-field", message, table.place("runtimes", name, of="key"))
+    for field in ("url", "sha256"):
+        value = getattr(source, field)
+        for platform, each in value.items() if isinstance(value, Mapping) else ():
+            if platform not in PLATFORMS:
+                hint = did_you_mean(platform, PLATFORMS) or f"target platforms are {_listed(PLATFORMS)}"
+                message = f"`{field}` of runtime `{name}` has an invalid target platform `{platform}`"
+                problems.error(
+                    "unknown-platform", message, table.place("runtimes", name, field, platform, of="key"), hint=hint
+                )
+            if field == "sha256" and not is_sha256(each):
+                problems.error("bad-sha256", "a SHA-256 is 64 lower-case hexadecimal digits", place(field, platform))
+        if field == "sha256" and isinstance(value, str) and not is_sha256(value):
+            problems.error("bad-sha256", "a SHA-256 is 64 lower-case hexadecimal digits", place(field))
+    if source.accept is not None:
+        try:
+            SpecifierSet(source.accept)
+        except InvalidSpecifier:
+            message = f"`accept` of runtime `{name}` is not a version specifier"
+            problems.error("bad-specifier", message, place("accept"), hint='write it as `">=3.11,<3.15"`')
+        if "local" not in source.providers:
+            message = f"`accept` of runtime `{name}` has no effect: only the provider `local` may give another version"
+            problems.warn("no-effect", message, table.place("runtimes", name, "accept", of="key"))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
