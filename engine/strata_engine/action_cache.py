@@ -1,0 +1,120 @@
+"""The local action cache: which result an action key had on this machine.
+
+It knows rows and results, not actions or why they run. A row is sealed together with its key, so a row that is torn,
+moved or written by anything else is told from a good one and is a miss. Commit order (design §5): the blobs that wait
+in the CAS are written in the transaction of the result that may refer to them, so no crash leaves a result without
+them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from strata_engine.cas import Cas
+from strata_engine.codec import (
+    ActionResult,
+    OutputDirectory,
+    OutputFile,
+    decode_action_result,
+    encode_action_result,
+)
+from strata_engine.digest import Digest, seal
+from strata_engine.index import Index
+from strata_engine.tree import Artifact, File, Tree
+
+OUTPUT = "out"
+"""The path of an action's one output."""
+
+_SEAL = 16
+"""Bytes of seal at the start of a row."""
+
+
+class Hit(NamedTuple):
+    """There is a result."""
+
+    result: ActionResult
+
+
+class Missing(NamedTuple):
+    """There is none."""
+
+
+class Corrupt(NamedTuple):
+    """There is a row, and it cannot be believed."""
+
+
+Lookup: TypeAlias = Hit | Missing | Corrupt
+"""What was found under a key."""
+
+
+class ActionCache:
+    """Action key → ActionResult."""
+
+    def __init__(self, index: Index, cas: Cas) -> None:
+        self._index = index
+        self._cas = cas
+
+    def lookup(self, key: Digest) -> Lookup:
+        """Find the result of an action; whether its blobs are still there is for the caller to ask of the CAS."""
+        row = self._index.get(row_key(key))
+        if row is None:
+            return Missing()
+        sealed, data = row[:_SEAL], row[_SEAL:]
+        if sealed != _seal(key, data):
+            return Corrupt()
+        try:
+            result = decode_action_result(data)
+            artifact_of(result)
+        except ValueError:
+            return Corrupt()
+        return Hit(result) if result.worker else Corrupt()
+
+    def get(self, key: Digest) -> ActionResult | None:
+        """Give the result of an action if there is one to be believed."""
+        found = self.lookup(key)
+        return found.result if isinstance(found, Hit) else None
+
+    def put(self, key: Digest, result: ActionResult) -> None:
+        """Keep a result, and before it every blob that waits to be written. Raises HostError."""
+        data = encode_action_result(result)
+        self._cas.flush({row_key(key): _seal(key, data) + data})
+
+    def delete(self, key: Digest) -> None:
+        """Forget a result. Raises HostError."""
+        self._index.delete((row_key(key),))
+
+
+def artifact_of(result: ActionResult) -> Artifact:
+    """Give the one output of a result. Raises ValueError where there is not exactly one, called `out`."""
+    match result:
+        case ActionResult(output_files=(file,), output_directories=()) if file.path == OUTPUT:
+            return File(file.digest, file.is_executable)
+        case ActionResult(output_files=(), output_directories=(folder,)) if folder.path == OUTPUT:
+            return Tree(folder.root_directory_digest)
+        case _:
+            raise ValueError(f"a result without exactly one output `{OUTPUT}`")
+
+
+def result_of(
+    artifact: Artifact,
+    *,
+    exit_code: int = 0,
+    stdout: bytes = b"",
+    stderr: bytes = b"",
+    worker: str = "local",
+    started_ns: int = 0,
+    completed_ns: int = 0,
+) -> ActionResult:
+    """Make the result whose one output is `artifact`."""
+    files = (OutputFile(OUTPUT, artifact.digest, artifact.executable),) if isinstance(artifact, File) else ()
+    folders = (OutputDirectory(OUTPUT, artifact.root),) if isinstance(artifact, Tree) else ()
+    return ActionResult(files, folders, exit_code, stdout, stderr, worker, started_ns, completed_ns)
+
+
+def row_key(key: Digest) -> bytes:
+    """Give the key of a result's row."""
+    return b"a" + bytes.fromhex(key.hash)
+
+
+def _seal(key: Digest, data: bytes) -> bytes:
+    return seal(str(key).encode() + data)
