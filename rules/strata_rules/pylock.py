@@ -17,11 +17,13 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
+from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, is_normalized_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
+
 from strata_engine.digest import is_sha256
 from strata_engine.errors import Diagnostic, Place, SpecError
+from strata_rules import platforms
 
 LOWER_LAYER = "sys_platform == 'from_lower_layer'"
 """The marker that no environment fulfils: the package comes from a layer below (venvstacks' convention)."""
@@ -29,6 +31,7 @@ LOWER_LAYER = "sys_platform == 'from_lower_layer'"
 MAX_SIZE = 64 << 20
 """Locks above this are not read: the largest real ones are under 2 MiB."""
 
+_NO_EXTRAS: dict[str, str | frozenset[str]] = {"extra": "", "extras": frozenset(), "dependency_groups": frozenset()}
 _SCHEMES = frozenset({"http", "https", "file"})
 _LOWER = re.compile(r"""(?:^|\band )sys_platform == ['"]from_lower_layer['"]$""")
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
@@ -103,13 +106,14 @@ def select(
     python_version: str,
     linux_target: str,
     macosx_target: str,
+    implementation: str = "cpython",
     place: Place | None = None,
 ) -> tuple[LockedWheel, ...]:
     """Choose, in lock order, the wheel of each package that a platform and a Python `X.Y.Z` need.
 
     Packages of lower layers are left out. All packages that have no wheel are told in one SpecError (`no-wheel`).
     """
-    environment = marker_environment(platform, python_version)
+    environment = platforms.marker_environment(platform, python_version, implementation)
     if pylock.requires_python is not None and not SpecifierSet(pylock.requires_python).contains(
         python_version, prereleases=True
     ):
@@ -119,7 +123,9 @@ def select(
             place or Place(pylock.file, 0),
             hint="lock the layer again with `strata lock`",
         )
-    rank = ranks(platform, python_version, linux_target, macosx_target)
+    rank = ranks(
+        platform, python_version, linux_target=linux_target, macosx_target=macosx_target, implementation=implementation
+    )
     chosen: dict[str, LockedWheel] = {}
     missing: list[Diagnostic] = []
     for package in pylock.packages:
@@ -137,9 +143,14 @@ def select(
     return tuple(chosen.values())
 
 
-def ranks(platform: str, python_version: str, linux_target: str, macosx_target: str) -> dict[Tag, int]:
+def ranks(
+    platform: str, python_version: str, *, linux_target: str, macosx_target: str, implementation: str = "cpython"
+) -> dict[Tag, int]:
     """Number the tags that a platform and a Python accept, the best first."""
-    tags = _tags(platform, python_version, linux_target, macosx_target)
+    python = ".".join(python_version.split(".")[:2])
+    tags = platforms.supported_tags(
+        platform, python, implementation=implementation, linux_target=linux_target, macosx_target=macosx_target
+    )
     return {tag: position for position, tag in reversed(list(enumerate(tags)))}
 
 
@@ -158,15 +169,12 @@ def best(wheels: Iterable[LockedWheel], rank: Mapping[Tag, int]) -> LockedWheel 
     return min(fitting, key=order, default=None)
 
 
-def marker_environment(platform: str, python_version: str) -> dict[str, str | frozenset[str]]:
-    """Give what a lock's markers are evaluated against; no extras and no groups are asked for."""
-    environment: dict[str, str | frozenset[str]] = dict(_markers(platform, python_version))
-    return environment | {"extras": frozenset(), "dependency_groups": frozenset(), "extra": ""}
-
-
-def holds(marker: str | None, environment: Mapping[str, str | frozenset[str]]) -> bool:
-    """Tell whether a marker of a checked lock holds."""
-    return marker is None or Marker(marker).evaluate(environment, context="lock_file")
+def holds(marker: str | None, environment: Mapping[str, str]) -> bool:
+    """Tell whether a marker of a checked lock holds; no extras and no groups are asked for."""
+    if marker is None:
+        return True
+    full: dict[str, str | frozenset[str]] = {**environment, **_NO_EXTRAS}
+    return Marker(marker).evaluate(full, context="lock_file")
 
 
 def no_wheel(package: LockedPackage, on: Sequence[str], place: Place | None, hint: str | None = None) -> Diagnostic:
@@ -309,44 +317,4 @@ def _tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return value
 
 
-def _tags(platform: str, python_version: str, linux_target: str, macosx_target: str) -> list[Tag]:
-    system, _, machine = platform.partition("_")
-    if system == "linux":
-        minor = int((linux_target.partition("@")[2] or "2.28").split(".")[1])
-        legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-        names = [
-            name
-            for m in range(minor, 16 if machine == "aarch64" else 4, -1)
-            for name in (f"manylinux_2_{m}_{machine}", *([f"{legacy[m]}_{machine}"] if m in legacy else []))
-        ]
-        names.append(platform)
-    elif system == "macosx":
-        major, _, lesser = macosx_target.partition(".")
-        names = list(mac_platforms((int(major), int(lesser or 0)), machine))
-    else:
-        names = [platform]
-    version = tuple(map(int, python_version.split(".")[:2]))
-    interpreter = f"cp{version[0]}{version[1]}"
-    return [*cpython_tags(version, platforms=names), *compatible_tags(version, interpreter, names)]
-
-
-def _markers(platform: str, python_version: str) -> dict[str, str]:
-    system, _, machine = platform.partition("_")
-    names = {"linux": ("linux", "Linux", "posix"), "macosx": ("darwin", "Darwin", "posix")}
-    sys_platform, platform_system, os_name = names.get(system, ("win32", "Windows", "nt"))
-    return {
-        "implementation_name": "cpython",
-        "implementation_version": python_version,
-        "os_name": os_name,
-        "platform_machine": {"amd64": "AMD64", "arm64": "ARM64"}[machine] if system == "win" else machine,
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": platform_system,
-        "platform_version": "",
-        "python_full_version": python_version,
-        "python_version": ".".join(python_version.split(".")[:2]),
-        "sys_platform": sys_platform,
-    }
-
-
-_ANY_ENVIRONMENT = marker_environment("linux_x86_64", "3.11.0")
+_ANY_ENVIRONMENT = platforms.marker_environment("linux_x86_64", "3.11.0")
