@@ -79,22 +79,25 @@ def sync_folder(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path, older_than: float) -> tuple[int, int]:
+def sweep(folder: Path, older_than: float, *, prefix: str = "") -> tuple[int, int]:
     """Remove what dead processes left in a folder of temporary names; say how many entries and bytes went.
 
-    A name starts with its process's number and `-`. An entry goes when it is older than `older_than` seconds and there
-    is no such process; one without a number goes by age alone.
+    A name starts with `prefix`, its process's number and `-`; names without the prefix are not looked at. An entry
+    goes when it is older than `older_than` seconds and there is no such process; one without a number goes by its age.
     """
     removed = size = 0
     limit = time.time() - older_than
     try:
-        entries = list(os.scandir(folder))
+        with os.scandir(folder) as listing:
+            entries = list(listing)
     except FileNotFoundError:
         return 0, 0
     for entry in entries:
+        if not entry.name.startswith(prefix):
+            continue
         with contextlib.suppress(OSError):
             found = entry.stat(follow_symlinks=False)
-            owner = entry.name.partition("-")[0]
+            owner = entry.name.removeprefix(prefix).partition("-")[0]
             if found.st_mtime > limit or (owner.isdecimal() and _is_alive(int(owner))):
                 continue
             if entry.is_dir(follow_symlinks=False):
