@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from strata_engine.errors import ActionError, Diagnostic, HostError, Place, SpecError, StrataError
 from strata_rules.credentials import userinfo, without_userinfo
@@ -84,6 +85,7 @@ _ACCESS_VARIABLES = frozenset(
     }
 )
 _LOGIN = re.compile(r"UV_INDEX_.+_(USERNAME|PASSWORD)")
+_HOST = re.compile(r"[\w.:-]+")
 _USERINFO = re.compile(r"(?<=://)[^/\s@`\"']*@")
 
 _NETWORK = re.compile(
@@ -118,6 +120,25 @@ def version() -> str:
     return metadata.version("uv")
 
 
+def check_urls(environ: Mapping[str, str], indexes: Iterable[str]) -> None:
+    """Refuse URLs with a login that uv could not read: it would quote them, and the login with them.
+
+    Raises SpecError (`bad-index-url`), which shows nothing of the URL.
+    """
+    given = [
+        (f"the variable `{name}`", value) for name in _URL_VARIABLES for value in _split(name, environ.get(name, ""))
+    ]
+    for where, text in [("`index` of `[tool.uv]`", url) for url in indexes] + given:
+        url = _url_of(text)
+        if "@" in url and not _is_sound(url):
+            raise SpecError.of(
+                "bad-index-url",
+                f"{where} has a URL with a login that cannot be read",
+                notes=["it is not shown here because of the login"],
+                hint="write `https://USER:PASSWORD@HOST/PATH`, with `@`, `:`, `/` and `%` percent-encoded in both",
+            )
+
+
 def settings(environ: Mapping[str, str]) -> dict[str, str]:
     """Choose the variables that decide what is resolved: for the key, so without any login.
 
@@ -150,11 +171,13 @@ def access(environ: Mapping[str, str]) -> dict[str, str]:
 def secrets(environ: Mapping[str, str], urls: Iterable[str] = ()) -> frozenset[str]:
     """Collect what must not be shown: passwords in variables and in URLs, as written and as meant."""
     found = {value for name, value in environ.items() if _LOGIN.match(name) and name.endswith("_PASSWORD")}
+    # A user name that stands alone is a token.
+    lone = (name for name in environ if _LOGIN.match(name) and name.endswith("_USERNAME"))
+    found |= {environ[name] for name in lone if not environ.get(f"{name.removesuffix('USERNAME')}PASSWORD")}
     given = [value for name in _URL_VARIABLES for value in _split(name, environ.get(name, ""))]
     given += [value for name, value in environ.items() if name.upper().endswith("_PROXY")]
     for url in (*urls, *given):
-        # An index may be written NAME=URL.
-        pair = userinfo(url[url.find("=") + 1 :] if "=" in url.partition("://")[0] else url)
+        pair = userinfo(_url_of(url))
         if pair is not None:
             found |= {pair[1] or pair[0], url.partition("://")[2].rpartition("@")[0].partition(":")[2]}
     return frozenset(value for value in found if value)
@@ -162,8 +185,8 @@ def secrets(environ: Mapping[str, str], urls: Iterable[str] = ()) -> frozenset[s
 
 def without_login(text: str) -> str:
     """Give an index as written, `URL` or `NAME=URL`, without user and password."""
-    name, equals, url = text.rpartition("=") if "=" in text.partition("://")[0] else ("", "", text)
-    return f"{name}{equals}{without_userinfo(url)}"
+    url = _url_of(text)
+    return f"{text.removesuffix(url)}{without_userinfo(url)}"
 
 
 def lock_command(folder: Path, *, python: str, cache: Path, upgrade: bool = False, offline: bool = False) -> list[str]:
@@ -248,6 +271,20 @@ def _explanation(output: str) -> Iterable[str]:
         text = line.strip().removeprefix("error: ").removeprefix("cause: ")
         if text and not text.startswith("warning: "):
             yield text.replace("your project's", "the layer's").replace("your project", "the layer")
+
+
+def _url_of(text: str) -> str:
+    """Give the URL of an index, which may be written `NAME=URL`."""
+    return text.partition("=")[2] if "=" in text.partition("://")[0] else text
+
+
+def _is_sound(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and _HOST.fullmatch(parts.hostname or "") is not None
 
 
 def _separator(name: str) -> str:

@@ -18,6 +18,7 @@ import pytest
 from strata_engine.build import BuildResult, open_build
 from strata_engine.decision import Settings
 from strata_engine.digest import Digest
+from strata_engine.errors import SpecError
 from strata_engine.events import ActionOutput, Event
 from strata_engine.rule import Target, analyze
 from strata_engine.store import open_store
@@ -486,3 +487,25 @@ def test_wrong_settings_are_the_users(stack: Stack, index: Index) -> None:
     assert result.exit_code == 2
     assert result.diagnostics[0].id == "bad-uv-settings"
     assert "sideways" in "".join(result.diagnostics[0].notes)
+
+
+def test_no_interpreter_of_the_target_is_needed(stack: Stack, index: Index) -> None:
+    index.add("nice", "1.0", "old; python_version < '3.77'", "new; python_version >= '3.77'", "patch")
+    index.add("new", "1.0")
+    index.add("patch", "1.0", "early; python_full_version < '3.77.4'")
+    index.add("early", "1.0")
+    stack.python = "3.77"
+    stack.layers = {"cpython": (("nice",), ())}
+    stack.lock()
+    assert set(stack.packages("cpython")) == {"nice==1.0", "new==1.0", "patch==1.0", "early==1.0"}
+    assert "marker" not in stack.packages("cpython")["new==1.0"]
+    assert "early-1.0-py3-none-any.whl" in stack.selected("cpython")
+
+
+def test_an_unreadable_url_with_a_login_is_not_shown(stack: Stack) -> None:
+    stack.url = "https://somebody:hunter2@host:99999/simple"
+    stack.layers = {"cpython": (("nice",), ())}
+    with pytest.raises(SpecError) as caught:
+        stack.build()
+    assert caught.value.diagnostics[0].id == "bad-index-url"
+    assert "hunter2" not in str(caught.value.diagnostics) + "".join(stack.said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from strata_engine.errors import SpecError
 from strata_rules import pylock
 

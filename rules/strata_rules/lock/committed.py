@@ -18,6 +18,7 @@ from strata_engine.digest import Digest
 from strata_engine.errors import HostError, SpecError
 from strata_engine.tree import Artifact, File, Store, Tree, assemble, lookup
 from strata_engine.workspace import write_atomically
+from strata_rules import uv
 from strata_rules.lock import postprocess, recipes
 from strata_rules.lock.pins import Pin
 from strata_rules.lock.request import Request
@@ -111,6 +112,8 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
             reasons.append(f"the lock of `{self.request.layer}` was changed by hand (`{self.pylock_path.name}`)")
         if ours.get("request") != str(key):
             reasons.append(f"what `{self.request.layer}` asks for has changed since it was locked")
+            if ours.get("uv") != uv.version():
+                reasons.append(f"it was locked with uv {ours.get('uv')}, this is uv {uv.version()}")
         if self.versioned and metadata.get("version_inputs_hash") != self._version_inputs_hash():
             reasons.append(f"`{self.request.layer}` is versioned, and its modules have changed since it was locked")
         return tuple(reasons)
@@ -145,7 +148,7 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
             ),
             "requirements_hash": recipes.requirements_hash(pylock),
             "version_inputs_hash": self._version_inputs_hash(),
-            "strata": {"content": _content(lock), "request": str(key)},
+            "strata": {"content": _content(lock), "request": str(key), "uv": uv.version()},
         }
         old = self.metadata()
         version, locked_at = old.get("lock_version"), old.get("locked_at")

@@ -40,8 +40,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The requirements as `packaging` writes them, sorted, each once."""
-        return tuple(sorted({str(Requirement(text)) for text in self.requirements}))
+        """The requirements as `packaging` writes them, sorted."""
+        return tuple(sorted(str(Requirement(text)) for text in self.requirements))
 
     @property
     def targets(self) -> Targets:
@@ -55,7 +55,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def params(self) -> dict[str, Json]:
         """Give the parameters for the key. A layer without requirements depends on nothing else."""
-        found: dict[str, Json] = {"layer": self.layer, "python": self.python, "requirements": [*self.lines]}
+        lines: list[Json] = [*dict.fromkeys(self.lines)]
+        found: dict[str, Json] = {"layer": self.layer, "python": self.python, "requirements": lines}
         if not self.requirements:
             return found
         found["implementation"] = self.implementation

@@ -80,6 +80,7 @@ def lock_action(label: str, attrs: LockAttrs, committed: CommittedLock, lower: S
     )
     if not request.requirements:
         return shared(run=functools.partial(_lock_nothing, request))
+    uv.check_urls(beside.environ, [index.url for index in request.uv.indexes])
     folders = wheel_folders(request.uv, beside.environ)
     keep = attrs.keep_pins and not beside.upgrade
     return shared(
