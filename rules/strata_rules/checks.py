@@ -24,6 +24,9 @@ from strata_rules.uvconfig import known_indexes
 RESERVED_NAMES = ("fetch", "wheel")
 """What labels call things that belong to no layer."""
 
+_NO_NAME = re.compile(r"\s*(?:-|\.{0,2}[/\\]|~|[\w+]+:|\.+$)|[^<>=!~;@]*(?:\.whl|\.tar\.gz|\.zip)\s*$")
+"""What is no requirement, but a path, URL or option of an installer."""
+
 _VERSION = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", re.ASCII)
 
 
@@ -119,9 +122,8 @@ def _check_requirement(layer: Declared, index: int, text: str, problems: Problem
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
-        if re.match(r"\s*(?:-|\.{0,2}[/\\]|~|[\w+]+:|\.+$)|[^<>=!~;@]*(?:\.whl|\.tar\.gz|\.zip)\s*$", text):
-            message = f"{layer.who} has a requirement that is no name but a path, URL or option"
-            problems.error("url-requirement", message, place, hint=only)
+        if _NO_NAME.match(text):
+            problems.error("url-requirement", f"{layer.who} requires a path, URL or option", place, hint=only)
             return
         said = str(error).split("\n", maxsplit=1)[0]
         problems.error(
@@ -134,6 +136,8 @@ def _check_requirement(layer: Declared, index: int, text: str, problems: Problem
         if requirement.url is not None:
             message = f"{layer.who} takes `{requirement.name}` from a URL"
             problems.error("url-requirement", message, place, hint=only)
+        elif requirement.name.endswith((".whl", ".tar.gz", ".zip")):
+            problems.error("url-requirement", f"{layer.who} requires the file `{text}`", place, hint=only)
 
 
 def _check_python(layer: Declared, text: str, problems: Problems) -> None:

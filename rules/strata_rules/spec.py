@@ -53,7 +53,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A stack file, checked."""
 
     path: Path
-    """The stack file."""
+    """The stack file, absolute."""
     file: str
     """The stack file as messages name it."""
     layers: tuple[Layer, ...]
@@ -114,14 +114,14 @@ def load_stack(
     problems = Problems()
     layers = _declared_layers(document, problems)
     strata = _tool_strata(document, layers, problems)
-    uv = read_uv_config(document, path.parent, read, probe or Path.exists, env, problems)
+    uv = read_uv_config(document, path.absolute().parent, read, probe or Path.exists, env, problems)
     for layer in layers:
         check_layer(layer, problems)
         check_indexes(layer, uv.named, problems)
     linked = link_layers(layers, env, problems)
     problems.stop()
     return Stack(
-        path=path,
+        path=path.absolute(),
         file=file,
         layers=linked,
         strata=strata,
