@@ -440,16 +440,16 @@ def test_a_login_is_used_and_never_recorded(stack: Stack, index: Index, how: str
 
 def test_a_machines_own_configuration_does_not_matter(stack: Stack, index: Index, tmp_path: Path) -> None:
     index.add("nice", "1.0")
-    (tmp_path / "config/uv").mkdir(parents=True)
-    (tmp_path / "config/uv/uv.toml").write_text('[[index]]\nurl = "http://127.0.0.1:9/simple"\ndefault = true\n')
+    (tmp_path / ".config/uv").mkdir(parents=True)
+    (tmp_path / ".config/uv/uv.toml").write_text('exclude-newer = "2000-01-01T00:00:00Z"\n')
     (tmp_path / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["**"]\n')
-    stack.environ |= {"XDG_CONFIG_HOME": str(tmp_path / "config"), "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
-    stack.environ |= {"UV_CONFIG_FILE": str(tmp_path / "config/uv/uv.toml"), "HOME": str(tmp_path)}
+    stack.environ |= {"XDG_CONFIG_HOME": str(tmp_path / ".config"), "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    stack.environ |= {"UV_CONFIG_FILE": str(tmp_path / ".config/uv/uv.toml"), "HOME": str(tmp_path)}
     stack.layers = {"cpython": (("nice",), ())}
     stack.lock()
     assert set(stack.packages("cpython")) == {"nice==1.0"}
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"config", "index", "pyproject.toml", "stack", "store", "uv"}
+    assert names == {".config", "index", "pyproject.toml", "stack", "store", "uv"}
 
 
 def test_a_package_from_below_on_one_platform_is_own_on_the_others(stack: Stack, index: Index) -> None:
