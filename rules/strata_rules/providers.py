@@ -49,7 +49,9 @@ class InstallInfo(msgspec.Struct, frozen=True, kw_only=True):
     tree: Ref
     """For a runtime layer the runtime with its packages, for others the packages alone, in the layer's layout."""
     packages: Ref
-    """`packages.json`: what is installed, for metadata."""
+    """`packages.json`: what is installed, for metadata (`contents.InstalledPackage`)."""
+    libraries: Ref
+    """`libraries.json`: the ELF files of this layer by path (`contents.Library`)."""
 
 
 class LinkInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_record_file
 from installer.utils import Scheme, construct_record_file
+
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic
 

@@ -23,11 +23,11 @@ from typing import NamedTuple
 from installer.records import RecordEntry
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
+
 from strata_engine.action import Action, Execution, Ref
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import File, Store, Tree, assemble, case_clashes, edit
-
 from strata_rules import record
 from strata_rules.contents import (
     PLATLIB,

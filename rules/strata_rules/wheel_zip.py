@@ -20,7 +20,6 @@ from typing import NamedTuple
 from strata_engine.digest import CHUNK, Digest
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import Store
-
 from strata_rules import elf
 
 MAX_MEMBERS = 500_000
