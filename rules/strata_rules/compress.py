@@ -10,14 +10,16 @@ gzip member of byte-aligned deflate runs (as pigz writes), and a row of zstd fra
 from __future__ import annotations
 
 import _lzma
+import bz2
 import ctypes
 import functools
+import gzip
 import lzma
 import platform
 import struct
 import zlib
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 import zstandard
 
@@ -226,8 +228,33 @@ class _Frames:
 MIB = 1 << 20
 
 CODECS = {
-    "xz": Codec("lzma", _xz_version, 6, range(10), 8 * MIB, _pack_xz, _XzJoiner),
+    "xz": Codec("lzma", _xz_version, 6, range(10), 12 * MIB, _pack_xz, _XzJoiner),
     "gz": Codec("zlib", _zlib_version, 6, range(1, 10), MIB, _pack_gzip, _GzipJoiner),
     "zst": Codec("zstd", _zstd_version, 9, range(1, 23), 4 * MIB, _pack_zstd, _Frames),
 }
 """By the last part of the file name's extension."""
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+DAMAGED = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
+"""What reading a compressed stream raises where it is not what it says; gzip and bzip2 also raise a bare OSError."""
+
+_WIDEST_WINDOW = 1 << 27
+"""Bytes of memory that a zstd stream may ask for: what `zstd --ultra --long` uses."""
+
+
+def decompressed(stream: BinaryIO) -> BinaryIO:
+    """Read a compressed stream piece by piece; its first bytes say how. One that is not compressed is given back."""
+    head = stream.read(6)
+    stream.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
+    if head.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.BZ2File(stream))
+    if head.startswith(_XZ_MAGIC):
+        return cast(BinaryIO, lzma.LZMAFile(stream))
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        reader = zstandard.ZstdDecompressor(max_window_size=_WIDEST_WINDOW)
+        return cast(BinaryIO, reader.stream_reader(stream, read_across_frames=True))
+    return stream
