@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from strata_engine.cas import Cas
@@ -57,22 +58,18 @@ class ActionCache:
     def lookup(self, key: Digest) -> Lookup:
         """Find the result of an action; whether its blobs are still there is for the caller to ask of the CAS."""
         row = self._index.get(row_key(key))
-        if row is None:
-            return Missing()
-        sealed, data = row[:_SEAL], row[_SEAL:]
-        if sealed != _seal(key, data):
-            return Corrupt()
-        try:
-            result = decode_action_result(data)
-            artifact_of(result)
-        except ValueError:
-            return Corrupt()
-        return Hit(result) if result.worker else Corrupt()
+        return Missing() if row is None else _opened(key, row)
 
     def get(self, key: Digest) -> ActionResult | None:
         """Give the result of an action if there is one to be believed."""
         found = self.lookup(key)
         return found.result if isinstance(found, Hit) else None
+
+    def everything(self) -> Iterator[tuple[Digest, Lookup]]:
+        """List what is under every key; a key's size is not recorded and is 0 here."""
+        for row in self._index.keys(b"a"):
+            key = Digest(row[1:].hex(), 0)
+            yield key, self.lookup(key)
 
     def put(self, key: Digest, result: ActionResult) -> None:
         """Keep a result, and before it every blob that waits to be written. Raises HostError."""
@@ -82,6 +79,18 @@ class ActionCache:
     def delete(self, key: Digest) -> None:
         """Forget a result. Raises HostError."""
         self._index.delete((row_key(key),))
+
+
+def _opened(key: Digest, row: bytes) -> Lookup:
+    sealed, data = row[:_SEAL], row[_SEAL:]
+    if sealed != _seal(key, data):
+        return Corrupt()
+    try:
+        result = decode_action_result(data)
+        artifact_of(result)
+    except ValueError:
+        return Corrupt()
+    return Hit(result) if result.worker else Corrupt()
 
 
 def artifact_of(result: ActionResult) -> Artifact:
@@ -117,4 +126,4 @@ def row_key(key: Digest) -> bytes:
 
 
 def _seal(key: Digest, data: bytes) -> bytes:
-    return seal(str(key).encode() + data)
+    return seal(row_key(key) + data)

@@ -22,6 +22,7 @@ import errno
 import io
 import itertools
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,6 +44,7 @@ _WHOLE = 1 << 24
 _STALE = 86_400.0
 """Seconds after which a dead process's file in `tmp/` is removed."""
 _UNREADABLE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ESTALE}
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 
 
@@ -87,9 +89,7 @@ class Blobs:
         if digest.size <= SMALL:
             return self._rows((digest,))[digest]
         with self._opened(digest) as stream:
-            data = stream.read()
-            self._verify(digest, stream, data)
-        return data
+            return self._read(digest, stream)
 
     def get_small(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
         """Read blobs of at most `SMALL` bytes, in few queries. Raises BlobLost for the first that is not there."""
@@ -166,8 +166,9 @@ class Blobs:
                 return
             with self._opened(digest) as source:
                 known = self._can_clone and digest in self._verified
-                data = source.read() if digest.size <= _WHOLE and not known else None
-                self._verify(digest, source, data)
+                data = self._read(digest, source) if digest.size <= _WHOLE and not known else None
+                if data is None:
+                    self._verify(digest, source)
                 self._can_clone &= copy_new(source, path, mode, clone=self._can_clone, data=data)
         except OSError as error:
             raise host_error(error, str(path)) from error
@@ -182,8 +183,7 @@ class Blobs:
         small = {row_key(digest): digest for digest in unknown if digest.size <= SMALL}
         found = self.index.has_many(small) if small else set()
         lost = {digest for key, digest in small.items() if key not in found}
-        now = time.time()
-        lost |= {digest for digest in unknown if digest.size > SMALL and not self._is_file(digest, now)}
+        lost |= {digest for digest in unknown if digest.size > SMALL and not self._is_file(digest)}
         self._present |= unknown - lost
         return lost
 
@@ -257,7 +257,7 @@ class Blobs:
 
     def keeps(self, digest: Digest) -> bool:
         """Tell whether a large blob need not be written again."""
-        return digest in self._present or self._is_file(digest, time.time())
+        return digest in self._present or self._is_file(digest)
 
     def _rows(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
         found: dict[Digest, bytes] = {EMPTY: b""}
@@ -266,10 +266,10 @@ class Blobs:
             key = row_key(digest)
             with self._lock:
                 data = self._waiting.get(key) or self._leaving.get(key)
-            if data is None:
-                wanted[key] = digest
-            else:
+            if data is not None and len(data) == digest.size:
                 found[digest] = data
+            else:
+                wanted[key] = digest
         wanted.pop(row_key(EMPTY), None)
         rows = self.index.get_many(wanted) if wanted else {}
         for key, digest in wanted.items():
@@ -284,9 +284,9 @@ class Blobs:
         return found
 
     def _opened(self, digest: Digest) -> io.FileIO:
-        path = self.path(digest)
         try:
-            return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+            # What somebody put in a blob's place is not followed, nor waited for.
+            return io.FileIO(self.path(digest), opener=lambda path, _: os.open(path, _READ))
         except OSError as error:
             self._present.discard(digest)
             if error.errno in _ABSENT:
@@ -295,10 +295,18 @@ class Blobs:
                 raise self.lose(digest, f"cannot be read: {error.strerror}") from error
             raise store_error(error, self.folder) from error
 
+    def _read(self, digest: Digest, stream: io.FileIO) -> bytes:
+        try:
+            data = stream.read()
+        except OSError as error:
+            raise self.lose(digest, f"cannot be read: {error.strerror}") from error
+        self._verify(digest, stream, data)
+        return data
+
     def _verify(self, digest: Digest, stream: io.FileIO, data: bytes | None = None) -> None:
         """Hash a file unless it has the stamp with which it was hashed; `data` is its content where that was read."""
         try:
-            stamp = _stamp(os.fstat(stream.fileno()))
+            stamp = self._touched(digest, stream.fileno(), os.fstat(stream.fileno()))
             # A writer that came after the stamp was taken would have changed it, so data read before is data hashed.
             if self._verified.get(digest) == stamp and (data is None or len(data) == digest.size):
                 return
@@ -320,21 +328,30 @@ class Blobs:
         # A wrong size in the digest that was asked for says nothing against the blob.
         return BlobLost(digest) if found.hash == digest.hash else self.lose(digest, "is damaged", data)
 
-    def _is_file(self, digest: Digest, now: float) -> bool:
+    def _is_file(self, digest: Digest) -> bool:
         """Tell whether a large blob's file is there, and keep its time of last use."""
         path = self.path(digest)
         try:
             found = os.stat(path, follow_symlinks=False)
         except OSError:
             return False
-        if found.st_size != digest.size:
+        if found.st_size != digest.size or not stat.S_ISREG(found.st_mode):
             return False
-        if found.st_mtime < now - TOUCH_AFTER:
-            with contextlib.suppress(OSError):
-                os.utime(path, follow_symlinks=False)
-                if self._verified.get(digest) == _stamp(found):
-                    self._verified[digest] = _stamp(os.stat(path, follow_symlinks=False))
+        self._touched(digest, path, found)
         return True
+
+    def _touched(self, digest: Digest, target: str | int, found: os.stat_result) -> Stamp:
+        """Give a file's stamp, having set its time of last use, which is its mtime, where that lies far back."""
+        stamp = _stamp(found)
+        if found.st_mtime >= time.time() - TOUCH_AFTER:
+            return stamp
+        with contextlib.suppress(OSError):
+            os.utime(target)
+            fresh = _stamp(os.stat(target))
+            if self._verified.get(digest) == stamp:
+                self._verified[digest] = fresh
+            return fresh
+        return stamp
 
     def _prepare(self) -> None:
         try:

@@ -123,7 +123,7 @@ class Index:
 
     def clear(self) -> None:
         """Remove every row, our own or not. Raises HostError."""
-        self._used = {}
+        self.forget_uses()
         self._attempt(lambda table: table.write([("DELETE FROM Cache", [()])]))
 
     def rows(self, prefix: bytes = b"") -> list[Row]:
@@ -142,6 +142,11 @@ class Index:
         if self._used and not self.read_only:
             with contextlib.suppress(HostError):
                 self.put_many({})
+
+    def forget_uses(self) -> None:
+        """Drop the times of last use that were collected: what looked at everything has used nothing."""
+        with self._lock:
+            self._used = {}
 
     def close(self) -> None:
         """Write the times of last use and let go of this thread's connection. The index can be used again."""

@@ -249,18 +249,18 @@ class _Merging:
         self.refused: list[Conflict] = []
 
     def merge(self, path: str, sides: list[tuple[str, Node]]) -> Node | None:
-        distinct: dict[Node, str] = {}
-        for name, node in sides:
-            distinct.setdefault(node, name)
-        folders = [(name, node) for node, name in distinct.items() if isinstance(node, Tree)]
-        if len(distinct) == 1 or not distinct:
-            return next(iter(distinct), None)
-        if len(folders) == len(distinct):
+        if not sides:
+            return None
+        first, node = sides[0]
+        if all(other == node for _, other in sides):
+            return node
+        # Of a, b and again a, the third is not the first: a policy may prefer the latest, or the earliest.
+        folders = [(name, side) for name, side in sides if isinstance(side, Tree)]
+        if len(folders) == len(sides):
             return self._folders(path, folders)
         if folders:
-            first_file = next(name for node, name in distinct.items() if not isinstance(node, Tree))
-            in_order = sorted((first_file, folders[0][0]), key=list(distinct.values()).index)
-            self.refused.append(Conflict(path, *in_order))
+            other = next(name for name, side in sides if isinstance(side, Tree) != isinstance(node, Tree))
+            self.refused.append(Conflict(path, first, other))
             return None
         return self._files(path, sides)
 

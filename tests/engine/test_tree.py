@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from strata_engine.capture import capture, capture_file
 from strata_engine.codec import Directory, decode_directory, encode_directory
 from strata_engine.digest import EMPTY, Digest
@@ -207,6 +208,20 @@ def test_a_policy_chooses_and_a_file_against_a_folder_is_still_refused() -> None
 
     with pytest.raises(MergeError):
         merge(store, [*sources, ("four", make(store, {"x/y": "1"}))], lambda _, first, second: second)
+
+
+@pytest.mark.parametrize("path", ["x", "d/x"])
+def test_a_source_that_comes_again_counts_at_both_places(path: str) -> None:
+    store = MemoryStore()
+    one, two = make(store, {path: "1"}), make(store, {path: "2"})
+    sources = [("one", one), ("two", two), ("again", one)]
+
+    assert merge(store, sources, lambda _, first, second: second).tree == one
+    assert merge(store, sources, lambda _, first, second: first).tree == one
+    assert merge(store, sources, lambda _, first, second: second).conflicts == (
+        Conflict(path, "one", "two"),
+        Conflict(path, "two", "again"),
+    )
 
 
 def test_merging_nothing_gives_the_empty_folder() -> None:

@@ -1,0 +1,109 @@
+"""`strata cache`: what the shared store holds, and making it smaller."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from strata_engine import collect, known
+from strata_engine.errors import SpecError
+from strata_engine.store import LocalStore, open_store, store_folder
+from strata_engine.words import size
+from strata_rules.cli.options import AGES, SIZES, Settings, StrataCommand, json_option, quantity_callback
+from strata_rules.cli.output import emit, emit_document, say, say_diagnostic
+
+
+@click.group("cache")
+def command() -> None:
+    """Look at the store that all stacks of this user share, or make it smaller.
+
+    Nothing in it is needed: what is missing is fetched or made again. STRATA_CACHE_DIR says where it is.
+    """
+
+
+@command.command("stats", cls=StrataCommand, short_help="Say what the store holds.")
+@json_option
+@click.pass_obj
+def stats(settings: Settings, *, as_json: bool) -> None:
+    """Say where the store is, how much it holds, and how much of that recent builds need."""
+    with _store(settings) as store:
+        found = collect.stats(store)
+        workspaces = sum(1 for _ in known.workspaces(store.folder))
+    if as_json:
+        fields = {"folder": str(store.folder), **msgspec.to_builtins(found), "workspaces": workspaces}
+        emit_document("strata.cache-stats", 1, fields)
+        return
+    emit(f"store            {store.folder}")
+    emit(f"results          {found.results}")
+    emit(f"blobs            {found.blobs} ({size(found.bytes)})")
+    emit(f"  small, as rows {found.small_blobs} ({size(found.small_bytes)})")
+    emit(f"  files          {found.large_blobs} ({size(found.large_bytes)})")
+    emit(f"temporary        {found.temporary}")
+    emit(f"quarantined      {found.quarantined}")
+    emit(f"known workspaces {workspaces}")
+
+
+@command.command("clear", cls=StrataCommand, short_help="Empty the store.")
+@json_option
+@click.pass_obj
+def clear(settings: Settings, *, as_json: bool) -> None:
+    """Remove everything from the store. Layers that are built stay as they are."""
+    with _store(settings) as store:
+        found = collect.clear(store)
+    _tell(settings, found, as_json=as_json, dry_run=False)
+
+
+@command.command("gc", cls=StrataCommand, short_help="Remove what was not used for long, or is too much.")
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    callback=quantity_callback("size", SIZES, "10GB"),
+    help="Remove what was used least recently until the store is no larger, as in 10GB.",
+)
+@click.option(
+    "--max-age",
+    metavar="AGE",
+    callback=quantity_callback("age", AGES, "30d"),
+    help="Remove what was not used for so long, as in 30d.",
+)
+@click.option("--dry-run/--no-dry-run", default=False, help="Say what would be removed, and remove nothing.")
+@json_option
+@click.pass_obj
+def gc(settings: Settings, max_size: int | None, max_age: int | None, *, dry_run: bool, as_json: bool) -> None:
+    """Make the store smaller. What the last good builds of known workspaces need is kept."""
+    if max_size is None and max_age is None:
+        raise SpecError.of(
+            "nothing-to-collect",
+            "`strata cache gc` needs `--max-size` or `--max-age`",
+            hint="as in `strata cache gc --max-size 10GB --max-age 30d`; `strata cache clear` removes all",
+        )
+    with _store(settings) as store:
+        found = collect.collect(
+            store,
+            max_bytes=max_size,
+            max_age=max_age,
+            pins=known.needs(store.folder),
+            dry_run=dry_run,
+        )
+    _tell(settings, found, as_json=as_json, dry_run=dry_run)
+
+
+@contextlib.contextmanager
+def _store(settings: Settings) -> Iterator[LocalStore]:
+    store = open_store(store_folder(), lambda diagnostic: say_diagnostic(diagnostic, settings))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _tell(settings: Settings, found: collect.Collected, *, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        emit_document("strata.cache-gc", 1, {"dry_run": dry_run, **msgspec.to_builtins(found)})
+        return
+    removed = f"{found.results} results and {found.blobs} blobs, {size(found.freed_bytes)}"
+    would = "would remove" if dry_run else "removed"
+    say(f"{would} {removed}; {size(found.kept_bytes)} stay", quiet=settings.quiet)
