@@ -41,8 +41,8 @@ class ArchiveAttrs(msgspec.Struct, frozen=True, kw_only=True):
     """One of `FORMATS`; empty means the platform's own."""
     level: int | None = None
     """None means the format's own."""
-    suffix: str = ""
-    """What stands in the label's brackets for the platform: empty for the host."""
+    host: str
+    """This machine's platform: the one whose labels have no suffix."""
 
 
 def default_format(platform: str) -> str:
@@ -57,8 +57,9 @@ def archive(ctx: RuleContext) -> tuple[object, ...]:
     format_ = attrs.format or default_format(attrs.platform)
     ref = link.tree
     if format_ != "dir":
-        brackets = ",".join(filter(None, [attrs.suffix, "" if format_ == default_format(attrs.platform) else format_]))
-        label = f"{attrs.layer}/archive" + (f"[{brackets}]" if brackets else "")
+        foreign = [] if attrs.platform == attrs.host else [attrs.platform]
+        chosen = [] if format_ == default_format(attrs.platform) else [format_]
+        label = f"{attrs.layer}/archive" + (f"[{','.join([*foreign, *chosen])}]" if foreign or chosen else "")
         level = checked_level(format_, attrs.level)
         ctx.add(archive_action(label, link, format_, level))
         ref = Ref(label)
