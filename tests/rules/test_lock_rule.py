@@ -74,7 +74,7 @@ class Index:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/simple"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def add(self, name: str, version: str, *requires: str, tag: str = "py3-none-any", day: str = "2024-01-01") -> None:
         self.times[wheel(self.folder, name, version, requires, tag).name] = f"{day}T00:00:00Z"
