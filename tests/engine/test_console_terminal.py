@@ -5,6 +5,7 @@ import io
 import os
 
 import pytest
+
 from strata_engine.console.terminal import Kind, Paint, Sink, console_kind, show_diagnostics, wants_color
 from strata_engine.errors import Diagnostic, Place
 from strata_engine.words import ESCAPE_SEQUENCE

@@ -57,6 +57,10 @@ class Shown:
         """Hear an event."""
         self.console.hear(event, time.monotonic())
 
+    def tell(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Say what no event has said."""
+        self.console.tell(diagnostics)
+
     def __enter__(self) -> Self:
         self._ticker.start()
         return self

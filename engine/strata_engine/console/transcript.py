@@ -17,6 +17,7 @@ from strata_engine.staleness import Reason
 from strata_engine.words import duration, outcome_word, printable, short, size, summary
 
 STYLES = {Outcome.EXECUTED: "good", Outcome.FAILED: "bad", Outcome.SKIPPED: "warn"}
+DONE_SOMETHING = (Outcome.REMOTE, Outcome.EXECUTED, Outcome.FAILED, Outcome.SKIPPED)
 FIRST_OUTPUT = 20
 """How many of the last lines of the first failed action's output are shown."""
 LATER_OUTPUT = 5
@@ -32,6 +33,8 @@ class Detail(NamedTuple):
     """Actions that had nothing to do, and places, too."""
     quiet: bool = False
     """Failures only."""
+    brief: bool = False
+    """No last line where nothing had to be done."""
     dry_run: bool = False
     """What ran only would have."""
     github: bool = False
@@ -78,6 +81,9 @@ class Transcript:
         """Give the build's last line; it is kept until the console closes, because warnings may follow the end."""
         event, self._finish = self._finish, None
         if event is None or self.detail.quiet:
+            return []
+        idle = not event.interrupted and not any(event.counts.get(name, 0) for name in DONE_SOMETHING)
+        if idle and self.detail.brief:
             return []
         line = summary(event.counts, event.seconds, dry_run=self.detail.dry_run)
         bad = event.interrupted or any(event.counts.get(name, 0) for name in (Outcome.FAILED, Outcome.SKIPPED))

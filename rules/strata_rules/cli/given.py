@@ -1,0 +1,119 @@
+"""The options that `lock`, `build`, `publish` and `run` share, declared once and handed over as one value.
+
+Names and defaults are venvstacks' where it has them (reference: its command line); folders are relative to the stack
+file's folder, as there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from strata_rules.cli.completion import complete_labels, complete_layers
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given; an option that a command does not have keeps its default."""
+
+    build_dir: Path = Path("_build")
+    output_dir: Path = Path("_artifacts")
+    tag_outputs: bool = False
+    include: tuple[str, ...] = ()
+    local_wheels: tuple[Path, ...] = ()
+    index: bool = True
+    offline: bool = False
+    locked: bool = False
+    jobs: int = 0
+    """0 means one per core."""
+    keep_going: bool = False
+    dry_run: bool = False
+    explain: bool = False
+    as_json: bool = False
+
+
+def _folder(name: str, default: Path, text: str) -> Decorator:
+    kind = click.Path(file_okay=False, path_type=Path)
+    return click.option(f"--{name}", metavar="DIR", type=kind, default=default, show_default=True, help=text)
+
+
+def _flag(name: str, text: str, *, default: bool = False) -> Decorator:
+    return click.option(f"--{name}/--no-{name}", default=default, help=text)
+
+
+OPTIONS: dict[str, Decorator] = {
+    "include": click.option(
+        "--include",
+        metavar="PATTERN",
+        multiple=True,
+        shell_complete=complete_layers,
+        help="Only layers whose name matches, such as `app-*`; may be repeated.",
+    ),
+    "locked": _flag("locked", "Refuse to lock: a lock that does not fit the stack is an error."),
+    "offline": _flag("offline", "Use no network."),
+    "index": _flag("index", "Ask package indexes; --no-index takes wheels from --local-wheels alone.", default=True),
+    "local_wheels": click.option(
+        "--local-wheels",
+        metavar="DIR",
+        multiple=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help="A folder of wheels to choose from; may be repeated.",
+    ),
+    "dry_run": _flag("dry-run", "Say what would be done, and do nothing."),
+    "explain": _flag("explain", "Say why each action runs, old beside new."),
+    "jobs": click.option(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="How many actions run at once; 0, the default, is one per core.",
+    ),
+    "keep_going": click.option(
+        "-k", "--keep-going/--no-keep-going", default=False, help="Go on with what does not need a failed action."
+    ),
+    "as_json": click.option("--json/--no-json", "as_json", default=False, help="Write one JSON document to stdout."),
+    "build_dir": _folder("build-dir", Path("_build"), "Where layers are built."),
+    "output_dir": _folder("output-dir", Path("_artifacts"), "Where archives and metadata go."),
+    "tag_outputs": _flag("tag-outputs", "Put platform and build number into the names of archives."),
+}
+
+
+def given_options(*names: str) -> Decorator:
+    """Add these options to a command, which gets them as its argument `given`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def packed(*args: Any, **values: Any) -> Any:
+            return function(*args, given=Given(**{name: values.pop(name) for name in names}), **values)
+
+        wrapped: Callable[..., Any] = packed
+        for name in reversed(names):
+            wrapped = OPTIONS[name](wrapped)
+        return wrapped
+
+    return decorate
+
+
+def accepted_quietly(*names: str) -> Decorator:
+    """Take venvstacks' options that ask for what always happens here, and do nothing more about them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            option = click.option(f"--{name}/--no-{name}", default=None, expose_value=False, hidden=True)
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def labels_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments `[SPEC] [LABELS]...`."""
+    return click.argument("arguments", nargs=-1, metavar="[SPEC] [LABELS]...", shell_complete=complete_labels)(function)

@@ -1,0 +1,40 @@
+"""`strata lock`: resolve each layer's requirements and write the lock files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from strata_engine.events import Outcome
+from strata_rules.cli.build import WORK_FOUND
+from strata_rules.cli.given import Given, accepted_quietly, given_options
+from strata_rules.cli.options import Settings, spec_argument
+from strata_rules.cli.options import command as declare
+from strata_rules.cli.output import emit_document
+from strata_rules.cli.report import result_fields
+from strata_rules.cli.session_call import build_settings, built
+
+
+@declare("lock")
+@spec_argument
+@click.option("--upgrade/--no-upgrade", default=False, help="Resolve anew instead of keeping the versions locked now.")
+@click.option("--check/--no-check", default=False, help="Do nothing; exit with 4 if a lock does not fit the stack.")
+@given_options(
+    "dry_run", "explain", "offline", "jobs", "keep_going", "include", "build_dir", "index", "local_wheels", "as_json"
+)
+@accepted_quietly("clean", "if-needed")
+@click.pass_obj
+def command(settings: Settings, spec: str | None, given: Given, *, upgrade: bool, check: bool) -> int:
+    """Lock the layers of the stack SPEC whose lock is missing or does not fit; a valid lock is left alone.
+
+    Versions that are locked now are kept where they still fit, unless --upgrade asks for the newest.
+    """
+    given = replace(given, dry_run=given.dry_run or check)
+    result = built(settings, spec, given, lambda session: session.lock(build_settings(given), upgrade=upgrade))
+    code = result.exit_code
+    if check and code == 0 and result.counts.get(Outcome.EXECUTED, 0):
+        code = WORK_FOUND
+    if given.as_json:
+        emit_document("strata.lock", 1, {"dry_run": given.dry_run, **result_fields(result), "exit_code": code})
+    return code

@@ -1,0 +1,167 @@
+"""The group of all commands, and `run`, which turns a wrong command line into a diagnostic.
+
+Knows each command's module by name only: a command is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+from click.shell_completion import CompletionItem
+
+from strata_engine.errors import SpecError
+from strata_rules.cli.options import Settings, global_options
+from strata_rules.source import did_you_mean
+
+COMMANDS = {
+    "init": "Write a first stack that builds.",
+    "check": "Validate the stack file.",
+    "show": "Show the stack as a tree.",
+    "lock": "Resolve requirements and write the lock files.",
+    "build": "Lock what needs it and build the layers.",
+    "publish": "Write one reproducible archive per layer.",
+    "run": "Build what an application needs and run it.",
+    "graph": "Draw the action graph.",
+    "cache": "Look at the shared store, or make it smaller.",
+    "schema": "Write the JSON schema of the stack file.",
+    "completion": "Write the completion script of a shell.",
+}
+"""The commands in the order of help. Each is `command` in the module of its name beside this one."""
+
+EPILOG = """\
+\b
+First steps:
+  strata init                  write a first stack in this folder
+  strata build                 lock and build all of it
+  strata run hello             run its application
+
+\b
+SPEC is a stack file or its folder; without one, the nearest venvstacks.toml or
+strata.toml at or above the current folder is taken.
+
+\b
+Exit codes:
+  0    done
+  1    an action failed
+  2    the stack file, a lock or the command line is wrong
+  3    the network, the disk or a missing tool is in the way
+  4    `build --check` found something to do
+  70   a defect of strata
+  130  interrupted
+"""
+
+
+class Commands(click.Group):
+    """Commands that are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order of help."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        found = importlib.import_module(f"strata_rules.cli.{cmd_name}").command
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the commands without importing any: a shell asks at each key."""
+        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise SpecError.of(
+                "unknown-command",
+                f"there is no command `{name}`",
+                hint=did_you_mean(name, COMMANDS) or "`strata --help` lists the commands",
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value and not ctx.resilient_parsing:
+        try:
+            number = version("stratabuild")
+        except PackageNotFoundError:
+            number = "unknown"
+        click.echo(f"strata {number}")
+        ctx.exit()
+
+
+strata = Commands(
+    "strata",
+    params=[
+        *global_options(hidden=False),
+        click.Option(
+            ["-V", "--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Say which version this is.",
+        ),
+    ],
+    help="""Build layered, portable Python environments.
+
+    A stack file names runtimes, frameworks on them and applications on those. Strata locks, builds and publishes the
+    layers, does again only what a change requires, and can say why.""",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def run(argv: list[str], settings: Settings | None = None) -> int:
+    """Run a command line and give its exit code. Raises StrataError, KeyboardInterrupt, and what a defect raises."""
+    settings = settings or Settings()
+    if "_STRATA_COMPLETE" in os.environ:
+        strata.main(argv, prog_name="strata", obj=settings)
+    try:
+        # Not `strata.main`: it has its own mind about broken pipes and interrupts.
+        with strata.make_context("strata", list(argv), obj=settings) as ctx:
+            code = strata.invoke(ctx)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return SpecError.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.UsageError as error:
+        raise _wrong(error) from None
+    return code if isinstance(code, int) else 0
+
+
+def _wrong(error: click.UsageError) -> SpecError:
+    """Say in our form what click says in its own."""
+    path = error.ctx.command_path if error.ctx is not None else "strata"
+    if isinstance(error, click.NoSuchOption):
+        known = error.ctx.command.get_params(error.ctx) if error.ctx is not None else []
+        options = [name for parameter in known for name in parameter.opts + parameter.secondary_opts]
+        message = f"`{path}` has no option `{error.option_name}`"
+        hint = did_you_mean(error.option_name, options)
+    else:
+        message = re.sub(r"'([^']*)'", r"`\1`", error.format_message()).rstrip(".")
+        message, hint = message[:1].lower() + message[1:], None
+    made = SpecError.of("usage", message, hint=hint or f"`{path} --help` says how it is used")
+    assert isinstance(made, SpecError)
+    return made

@@ -1,0 +1,61 @@
+"""`strata publish`: one reproducible archive per layer, and the metadata that describes them."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from strata_rules.cli.given import Given, given_options
+from strata_rules.cli.options import Settings, spec_argument
+from strata_rules.cli.options import command as declare
+from strata_rules.cli.output import emit_document
+from strata_rules.cli.report import result_fields
+from strata_rules.cli.session_call import build_settings, built
+from strata_rules.declared import ArchiveFormat
+
+ARCHIVES = ("*/archive", "*/archive[[]*")
+"""The labels of all archives, for the host's platform and others."""
+
+
+@declare("publish")
+@spec_argument
+@click.option("--force/--no-force", default=False, help="Make every archive again.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(get_args(ArchiveFormat)),
+    help="The archives' format; by default the stack file's, else zip for Windows and tar.xz elsewhere.",
+)
+@given_options(
+    "dry_run",
+    "explain",
+    "locked",
+    "offline",
+    "jobs",
+    "keep_going",
+    "include",
+    "build_dir",
+    "output_dir",
+    "tag_outputs",
+    "index",
+    "local_wheels",
+    "as_json",
+)
+@click.pass_obj
+def command(settings: Settings, spec: str | None, given: Given, format_: str | None, *, force: bool) -> int:
+    """Build what needs it and write one archive per layer, with metadata, into the output folder.
+
+    The same stack gives the same archives, byte for byte, on any machine.
+    """
+    result = built(
+        settings,
+        spec,
+        given,
+        lambda session: session.publish(
+            build_settings(given, ARCHIVES if force else ()), tag_outputs=given.tag_outputs, format=format_
+        ),
+    )
+    if given.as_json:
+        emit_document("strata.publish", 1, {"dry_run": given.dry_run, **result_fields(result)})
+    return result.exit_code

@@ -1,0 +1,37 @@
+"""A build's result as the value that `--json` writes; its form is frozen by a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from strata_engine.build import BuildResult
+from strata_engine.run_record import ActionReport
+from strata_rules.cli.output import diagnostic_fields
+
+
+def result_fields(result: BuildResult) -> dict[str, Any]:
+    """Give what every command that builds says of its build."""
+    return {
+        "run": result.run,
+        "seconds": round(result.seconds, 3),
+        "exit_code": result.exit_code,
+        "interrupted": result.interrupted,
+        "counts": dict(result.counts),
+        "actions": [_action_fields(action) for action in result.actions],
+        "diagnostics": [diagnostic_fields(diagnostic) for diagnostic in result.diagnostics],
+    }
+
+
+def _action_fields(action: ActionReport) -> dict[str, Any]:
+    return {
+        "label": action.label,
+        "mnemonic": action.mnemonic,
+        "key": action.key,
+        "outcome": action.outcome.value,
+        "reasons": [msgspec.to_builtins(reason) for reason in action.reasons],
+        "seconds": action.seconds,
+        "bytes": action.bytes,
+        "because": action.because,
+    }

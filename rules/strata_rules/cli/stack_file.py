@@ -1,0 +1,75 @@
+"""Find the stack file that a command means, and tell it from labels among the arguments.
+
+Looks at names only; what is in the file is `spec`'s to read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from strata_engine.errors import SpecError
+
+NAMES = ("venvstacks.toml", "strata.toml")
+
+
+def find_stack_file(argument: str | None, cwd: Path) -> Path:
+    """Give the stack file that `argument` names, or the nearest one at or above `cwd`. Raises SpecError.
+
+    The path is as the user would type it, relative to `cwd` where that is possible.
+    """
+    if argument is not None:
+        return _named(argument, cwd)
+    for folder in (cwd, *cwd.parents):
+        if found := _in_folder(folder):
+            return Path(os.path.relpath(found, cwd))
+    raise SpecError.of(
+        "no-stack-file",
+        f"there is no {' or '.join(f'`{name}`' for name in NAMES)} in `{cwd}` or above it",
+        hint="`strata init` writes a first one",
+    )
+
+
+def split_arguments(arguments: Sequence[str], cwd: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Tell the optional SPEC in front from the labels: a `.toml` path, or a folder that has a stack file."""
+    if not arguments:
+        return None, ()
+    first = arguments[0]
+    is_spec = first.endswith((".toml", "/", os.sep)) or first in (".", "..") or _is_stack_folder(cwd / first)
+    return (first, tuple(arguments[1:])) if is_spec else (None, tuple(arguments))
+
+
+def _is_stack_folder(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in NAMES)
+
+
+def _named(argument: str, cwd: Path) -> Path:
+    path = cwd / Path(argument).expanduser()
+    shown = Path(argument)
+    if path.is_dir():
+        found = _in_folder(path)
+        if found is None:
+            names = " or ".join(f"`{name}`" for name in NAMES)
+            raise SpecError.of(
+                "no-stack-file", f"there is no {names} in `{argument}`", hint=f"`strata init {argument}` writes one"
+            )
+        return shown / found.name
+    if not path.is_file():
+        raise SpecError.of(
+            "no-stack-file",
+            f"there is no stack file `{argument}`",
+            hint="give a path that ends in `.toml` or a folder, or leave it out to take the nearest stack file",
+        )
+    return shown
+
+
+def _in_folder(folder: Path) -> Path | None:
+    found = [folder / name for name in NAMES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise SpecError.of(
+            "two-stack-files",
+            f"`{folder}` has both `{NAMES[0]}` and `{NAMES[1]}`",
+            hint=f"say which one is meant, as in `strata build {NAMES[0]}`",
+        )
+    return found[0] if found else None
