@@ -193,6 +193,6 @@ def test_a_termination_is_an_interrupt(tmp_path: Path) -> None:
 
 def test_the_process_starts_light() -> None:
     heavy = {"click", "msgspec", "rich", "asyncio", "json", "typing"}
-    code = f"import sys; known = set(sys.modules); import strata_rules.entry; print(*({heavy} & set(sys.modules) - known))"
+    code = f"import sys; had = set(sys.modules); import strata_rules.entry; print(*({heavy} & set(sys.modules) - had))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("\n", "")
