@@ -13,6 +13,8 @@ its own matching also matches all paths below one, which its regular expressions
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,19 @@ from typing import NamedTuple
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from strata_engine.errors import StrataError
+
+_CLASS = re.compile(r"\[:(\w+):\]")
+_CLASSES = {
+    "alnum": "a-zA-Z0-9",
+    "alpha": "a-zA-Z",
+    "blank": " \t",
+    "digit": "0-9",
+    "lower": "a-z",
+    "space": " \t\r\v\f",
+    "upper": "A-Z",
+    "xdigit": "0-9a-fA-F",
+}
+"""The character classes that git knows inside brackets and pathspec does not."""
 
 
 class _Rule(NamedTuple):
@@ -100,9 +115,14 @@ def _parse(text: str) -> list[_Rule]:
         folders_only = stripped.endswith("/")
         # Without its final `/` a pattern matches the folder's own path, and is anchored as before.
         body = stripped.removesuffix("/")
+        body = _CLASS.sub(lambda match: _CLASSES.get(match[1], match[0]), body)
         try:
-            pattern = GitIgnoreSpecPattern(body)
-        except ValueError:
+            with warnings.catch_warnings():
+                # `[[` is a set with a bracket to git and to this Python; another Python may think otherwise.
+                warnings.simplefilter("ignore", FutureWarning)
+                pattern = GitIgnoreSpecPattern(body)
+        except (ValueError, re.error):
+            # git too passes over a pattern that makes no sense, such as `[z-a]`.
             continue
         if pattern.include is not None:
             rules.append(_Rule(pattern, folders_only))

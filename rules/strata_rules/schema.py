@@ -104,7 +104,7 @@ def _without_null(value: Any) -> Any:
         return [_without_null(each) for each in value if each != {"type": "null"}]
     if not isinstance(value, dict):
         return value
-    kept = {name: _without_null(each) for name, each in value.items() if not (name == "default" and each is None)}
+    kept = {name: _without_null(each) for name, each in value.items() if each is not None}
     if len(kept.get("anyOf", ())) == 1:
         return kept.pop("anyOf")[0] | kept
     return kept

@@ -105,9 +105,9 @@ def test_every_field_is_read_and_layers_are_in_build_order():
     assert stack.root == FILE.absolute().parent
     assert (runtime.implementation, runtime.version, report.python) == ("cpython", "3.12.9", "3.12")
     assert isinstance(runtime.spec, RuntimeSpec)
-    assert runtime.runtime is runtime and runtime.lower == ()
-    assert upper.below == (lower,) and upper.lower == (lower, runtime)
-    assert report.below == (upper, lower) and report.runtime is runtime
+    assert (runtime.runtime, runtime.lower) == (runtime, ())
+    assert (upper.below, upper.lower) == ((lower,), (lower, runtime))
+    assert (report.below, report.runtime) == ((upper, lower), runtime)
     assert runtime.platforms == ("win_amd64", "linux_x86_64", "macosx_arm64") == lower.platforms
     assert upper.platforms == ("win_amd64", "linux_x86_64") == report.platforms
     assert (upper.linux_target, upper.macosx_target, upper.spec.versioned) == ("glibc@2.35", "14.1", True)
@@ -466,7 +466,8 @@ BAD = {
         + application("z", "x", "y"),
         "error[linearization-failed]: application `z`: dependency linearization failed\n"
         "23:14 ['x', 'y']\nnote: framework `x` wants the order `a`, `b`\n"
-        "note: framework `y` wants the order `b`, `a`\nhint: name the frameworks in an order that all of them agree with",
+        "note: framework `y` wants the order `b`, `a`\n"
+        "hint: name the frameworks in an order that all of them agree with",
     ),
     "unknown-platform": (
         RUNTIME + 'platforms = ["linux_x86_64", "linux_amd64"]\n',
