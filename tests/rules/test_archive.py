@@ -8,6 +8,7 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,14 @@ from types import SimpleNamespace
 import pytest
 
 from strata_engine import codec
-from strata_engine.action import Json
+from strata_engine.action import Action, Json, Ref
 from strata_engine.capture import capture
 from strata_engine.digest import EMPTY, Digest, content_mtime
 from strata_engine.errors import ActionError, SpecError
+from strata_engine.rule import RuleContext, Target, analyze
 from strata_engine.tree import Node, Symlink, Tree, assemble, edit
 from strata_rules import archive, compress, members, tarstream
+from strata_rules.providers import ArchiveInfo, LinkInfo
 
 TARS = ("tar.xz", "tar.zst", "tar.gz")
 
@@ -271,6 +274,63 @@ def test_checksums_join(sizes: tuple[int, int]) -> None:
     first, second = (random.Random(size).randbytes(size) for size in sizes)
     joined = compress.crc32_join(compress.crc32(first), compress.crc32(second), len(second))
     assert joined == compress.crc32(first + second)
+
+
+@pytest.mark.parametrize(
+    ("platform", "format_", "label"),
+    [
+        ("linux_x86_64", "", "app-x/archive"),
+        ("linux_x86_64", "tar.xz", "app-x/archive"),
+        ("linux_x86_64", "zip", "app-x/archive[zip]"),
+        ("win_amd64", "", "app-x/archive[win_amd64]"),
+        ("win_amd64", "tar.zst", "app-x/archive[win_amd64,tar.zst]"),
+        ("linux_x86_64", "dir", None),
+    ],
+)
+def test_the_rule_names_what_the_bytes_depend_on(platform: str, format_: str, label: str | None) -> None:
+    linked = LinkInfo(
+        layer="app-x",
+        install_target="app-x@4",
+        platform=platform,
+        tree=Ref("app-x/link", "tree"),
+        libraries=Ref("app-x/link", "libraries.json"),
+    )
+
+    def link(ctx: RuleContext) -> tuple[object, ...]:
+        ctx.add(Action(label="app-x/link", mnemonic="Link", version=1, run=lambda execution: execution.node("x")))
+        return (linked,)
+
+    attrs = archive.ArchiveAttrs(layer="app-x", platform=platform, host="linux_x86_64", format=format_)
+    analysis = analyze(
+        [
+            Target(name="link", rule=link),
+            Target(name="archive", rule=archive.archive, attrs=attrs, deps=("link",)),
+        ]
+    )
+    info = analysis.get("archive", ArchiveInfo)
+    if label is None:
+        assert info.archive == linked.tree
+        return
+    action = analysis.graph.item(info.archive.label)
+    assert isinstance(action, Action)
+    assert action.label == label
+    assert action.params["prefix"] == "app-x@4"
+    (tool,) = action.platform
+    assert tool == {"tar.xz": "tool:lzma", "tar.zst": "tool:zstd", "zip": "tool:zlib"}[info.format]
+    assert action.platform[tool]
+
+
+def test_a_new_version_unpacked_over_a_used_old_one_runs_anew(tmp_path: Path) -> None:
+    store = Memory()
+    for number in (1, 2):
+        tree = assemble(store, {"module.py": members.File(store.put(f"print({number})\n".encode()))})
+        with tarfile.open(fileobj=io.BytesIO(packed(store, tree, "tar.gz"))) as tar:
+            tar.extractall(tmp_path, filter="data")
+        command = [sys.executable, "-c", "import module"]
+        for _ in range(2):  # the second time from bytecode
+            env = {"PYTHONPATH": str(tmp_path / "app-x@2")}
+            assert subprocess.run(command, env=env, capture_output=True, check=True).stdout == f"{number}\n".encode()
+        assert list((tmp_path / "app-x@2/__pycache__").iterdir())
 
 
 def test_bytes_are_what_they_were() -> None:
