@@ -107,6 +107,7 @@ class Index:
     def put_many(self, rows: Mapping[bytes, bytes]) -> None:
         """Write rows, all or none. Raises HostError."""
         now = time.time()
+        self._follow()
         with self._lock:
             used, self._used = self._used, {}
         work: list[_Group] = [
@@ -189,6 +190,7 @@ class Index:
             return _Frozen(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._inode = self._inode_now()
             try:
                 table: _Table = _Writable(str(self.folder))
             except sqlite3.Error as error:
@@ -202,12 +204,26 @@ class Index:
                 # diskcache believes its table of settings, which then holds what no version of it wrote.
                 self._set_aside(error)
                 table = _Writable(str(self.folder))
-            self._inode = (self.folder / _DATABASE).stat().st_ino
+            self._inode = self._inode_now()
         except sqlite3.Error as error:
             raise _said(error, self.folder) from error
         except OSError as error:
             raise store_error(error, self.folder) from error
         return table
+
+    def _follow(self) -> None:
+        """Open the database anew where another process set ours aside or removed it: SQLite would write to nobody."""
+        with self._lock:
+            if self.read_only or self._inode_now() == self._inode:
+                return
+            self._table.close()
+            self._table = self._open()
+
+    def _inode_now(self) -> int:
+        try:
+            return (self.folder / _DATABASE).stat().st_ino
+        except OSError:
+            return 0
 
     def _replace(self, damaged: _Table, error: Exception) -> None:
         with self._lock:
@@ -223,11 +239,7 @@ class Index:
         """Rename a damaged database, unless another process has done so already."""
         with _alone(self.folder):
             path = self.folder / _DATABASE
-            try:
-                inode = path.stat().st_ino
-            except FileNotFoundError:
-                return
-            if self._inode and inode != self._inode:
+            if self._inode_now() != self._inode:
                 return
             mark = f"{time.time_ns():x}-{os.getpid()}"
             for ending in ("", "-wal", "-shm"):
