@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from strata_rules import elf
 
 GCC = shutil.which("gcc")
