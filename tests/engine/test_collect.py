@@ -11,7 +11,7 @@ import pytest
 
 from strata_engine.action_cache import Hit, Missing, result_of
 from strata_engine.blobs import SMALL
-from strata_engine.codec import Action, Command, encode_action, encode_command
+from strata_engine.codec import Action, Command, decode_action, decode_command, encode_action, encode_command
 from strata_engine.collect import clear, collect, stats
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic
@@ -149,7 +149,6 @@ def test_what_a_pinned_key_needs_stays(store: LocalStore, kind: str) -> None:
     assert isinstance(found, Hit)
     assert fresh.cas.complete(tree) == (kind == "tree")
     assert fresh.cas.complete(File(Digest.of(b"output".ljust(LARGE, b".")))) == (kind == "file")
-    from strata_engine.codec import decode_action, decode_command  # noqa: PLC0415 - the explanation, as `key` reads it
 
     action = decode_action(fresh.cas.get(key))
     assert decode_command(fresh.cas.get(action.command_digest)).arguments[1] == "kept"

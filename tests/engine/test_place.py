@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -265,7 +266,7 @@ def test_what_killed_processes_left_goes_after_an_hour(cas: Cas, tmp_path: Path)
 
 def test_others_see_the_old_or_the_new_and_nothing_between(cas: Cas, tmp_path: Path) -> None:
     trees = [make(cas, {f"{number:03}": b"%d" % side for number in range(40)}) for side in (1, 2)]
-    if not hasattr(__import__("ctypes").CDLL(None), "renameat2"):
+    if not hasattr(ctypes.CDLL(None), "renameat2"):
         pytest.skip("this C library cannot exchange two names")
     place(cas, trees[0], tmp_path / "out")
     program = (
