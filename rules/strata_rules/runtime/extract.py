@@ -13,6 +13,7 @@ import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from strata_engine.digest import CHUNK, Digest
@@ -61,7 +62,7 @@ def read_archive(store: Store, archive: Digest, progress: Progress) -> dict[str,
     folders: set[str] = set()
     seen = 0
     allowed = ROOMY + RATIO * archive.size
-    with store.open(archive) as stream:
+    with _reading(), store.open(archive) as stream:
         for member in _members(cast(BinaryIO, _Told(stream, progress))):
             seen += 1
             if seen > MOST_MEMBERS:
@@ -178,8 +179,14 @@ def _members(stream: BinaryIO) -> Iterator[Member]:
     """Read any archive; the first bytes say which."""
     zipped = stream.read(4) == b"PK\x03\x04"
     stream.seek(0)
+    yield from _zip(stream) if zipped else _tar(decompressed(stream))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what the libraries raise for damage into an error of the archive."""
     try:
-        yield from _zip(stream) if zipped else _tar(decompressed(stream))
+        yield
     except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError, *DAMAGED) as error:
         raise _damaged(str(error)) from error
     except OSError as error:

@@ -146,7 +146,9 @@ _SYSCONFIG_KEYS = (
     "BINDIR|BINLIBDEST|CONFINCLUDEDIR|CONFINCLUDEPY|DESTDIRS|DESTLIB|DESTSHARED|INCLDIRSTOMAKE|INCLUDEDIR|INCLUDEPY"
     "|LIBDEST|LIBDIR|LIBP|LIBPC|LIBPL|MACHDESTLIB|MANDIR|SCRIPTDIR|datarootdir|exec_prefix|prefix"
 )
-_SYSCONFIG_LINE = re.compile(rf"""^([ {{]*'(?:{_SYSCONFIG_KEYS})': ['"])([^'"\n]*)(['"])""".encode(), re.MULTILINE)
+_SYSCONFIG_LINE = re.compile(
+    rf"""^((?:build_time_vars = )?[ {{]*'(?:{_SYSCONFIG_KEYS})': ['"])([^'"\n]*)(['"])""".encode(), re.MULTILINE
+)
 
 
 def without_distribution(path: str, data: bytes) -> bytes:

@@ -1,0 +1,236 @@
+"""Choosing a runtime: pins win, lists fall through, what is chosen is said, and nothing secret is pinned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtimes import interpreters
+
+from strata_engine.digest import Digest
+from strata_engine.errors import HostError, SpecError, StrataError
+from strata_rules.platforms import PLATFORMS
+from strata_rules.runtime import table
+from strata_rules.runtime.choose import ArchiveChoice, Choice, Host, LocalChoice, PbsChoice, Wanted, choose
+from strata_rules.runtime.local import probe
+from strata_rules.runtime.pin import ArchivePin, LocalPin, PbsPin, Pin, dump, keep, parse, pin_name
+
+SHA = "ab" * 32
+OTHER = "cd" * 32
+
+
+class Rim:
+    def __init__(self, folder: Path) -> None:
+        self.pin_path = folder / "requirements" / pin_name("rt")
+        self.environ: dict[str, str] = {"HOME": str(folder), "PATH": ""}
+        self.host = "linux_x86_64"
+        self.python = True
+
+    def choose(self, *, upgrade: bool = False, locked: bool = False, **fields: Any) -> Choice:
+        given = {"layer": "rt", "platform": "linux_x86_64", "python_implementation": "cpython@3.12.9"} | fields
+        wanted = Wanted(pin_path=self.pin_path, **given)
+        host = Host(
+            platform=self.host,
+            environ=self.environ,
+            read=lambda path: path.read_bytes() if path.is_file() else None,
+            probe=probe if self.python else lambda path: None,
+        )
+        return choose(wanted, host, upgrade=upgrade, locked=locked)
+
+    def pin(self, pin: Pin, platform: str = "linux_x86_64") -> None:
+        keep(self.pin_path, platform, pin)
+
+
+@pytest.fixture
+def rim(tmp_path: Path) -> Rim:
+    return Rim(tmp_path)
+
+
+def error_of(rim: Rim, **fields: Any) -> tuple[type[StrataError], str, str]:
+    with pytest.raises(StrataError) as error:
+        rim.choose(**fields)
+    (diagnostic,) = error.value.diagnostics
+    return type(error.value), diagnostic.id, "\n".join([diagnostic.message, *diagnostic.notes])
+
+
+@pytest.mark.parametrize("platform", [name for name in PLATFORMS if name != "win_arm64"])
+def test_python_build_standalone_is_chosen_and_pinned(rim: Rim, platform: str) -> None:
+    choice = rim.choose(platform=platform)
+    assert isinstance(choice.chosen, PbsChoice)
+    parts = {"linux": "unknown-linux-gnu", "macosx": "apple-darwin", "win": "pc-windows-msvc"}
+    assert parts[platform.partition("_")[0]] in choice.chosen.url
+    assert ("aarch64" in choice.chosen.url) == platform.endswith(("aarch64", "arm64"))
+    assert choice.chosen.url.endswith("-install_only_stripped.tar.gz")
+    assert choice.pin == PbsPin("3.12.9", choice.chosen.url, choice.chosen.sha256)
+    assert choice.sentence == f"`rt` on `{platform}` uses cpython 3.12.9 of python-build-standalone, newly pinned"
+    assert choice.observed == (rim.pin_path,)
+
+
+def test_a_pin_wins_over_a_new_table(rim: Rim) -> None:
+    rim.pin(PbsPin("3.12.9", f"{table.RELEASES[0]}/2025/x.tar.gz", SHA))
+    choice = rim.choose()
+    assert isinstance(choice.chosen, PbsChoice)
+    assert (choice.chosen.sha256, choice.pin) == (SHA, None)
+    assert choice.sentence.endswith("as pinned")
+    assert rim.choose(locked=True).chosen == choice.chosen
+    fresh = rim.choose(upgrade=True)
+    assert isinstance(fresh.chosen, PbsChoice)
+    assert fresh.chosen.sha256 != SHA
+    assert fresh.pin is not None
+
+
+def test_a_pin_for_something_else_is_replaced_and_never_under_locked(rim: Rim) -> None:
+    rim.pin(PbsPin("3.12.8", "https://host.example/x", SHA))
+    assert rim.choose().chosen.version == "3.12.9"
+    kind, id_, text = error_of(rim, locked=True)
+    assert (kind, id_) == (SpecError, "runtime-not-pinned")
+    assert "its pin is for Python 3.12.8 from `https://host.example/x`" in text
+    assert error_of(rim, locked=True, platform="win_amd64")[2].endswith("it is not pinned")
+
+
+def test_a_mirror_is_tried_first_and_never_pinned(rim: Rim) -> None:
+    plain = rim.choose()
+    rim.environ["UV_PYTHON_INSTALL_MIRROR"] = "file:///mirror/"
+    choice = rim.choose()
+    assert isinstance(choice.chosen, PbsChoice)
+    assert isinstance(plain.chosen, PbsChoice)
+    assert choice.chosen.urls == (
+        choice.chosen.url.replace(f"{table.RELEASES[0]}/", "file:///mirror/"),
+        choice.chosen.url,
+    )
+    assert choice.pin == plain.pin
+
+
+def test_a_table_of_uv_on_this_machine_is_read_and_watched(rim: Rim, tmp_path: Path) -> None:
+    entry = {
+        "name": "cpython",
+        "arch": {"family": "x86_64", "variant": None},
+        "os": "linux",
+        "libc": "gnu",
+        "major": 3,
+        "minor": 12,
+        "patch": 9,
+        "prerelease": "",
+        "variant": None,
+        "url": f"{table.RELEASES[0]}/2030/x.tar.gz",
+        "sha256": SHA,
+    }
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"a": entry | {"variant": "freethreaded", "sha256": OTHER}, "b": entry}))
+    rim.environ["UV_PYTHON_DOWNLOADS_JSON_URL"] = path.as_uri()
+    choice = rim.choose()
+    assert isinstance(choice.chosen, PbsChoice)
+    assert choice.chosen.sha256 == SHA
+    assert path in choice.observed
+    path.write_text(json.dumps({"b": entry | {"sha256": None}}))
+    assert "the table has no sha256" in error_of(rim)[2]
+    assert isinstance(rim.choose(sha256=OTHER).chosen, PbsChoice)
+    path.write_text("[")
+    assert error_of(rim)[1] == "bad-table"
+    rim.environ["UV_PYTHON_DOWNLOADS_JSON_URL"] = "https://host.example/table.json"
+    assert error_of(rim)[1] == "unsupported-table"
+
+
+def test_an_archive_is_what_the_spec_names_and_its_login_stays_out_of_the_pin(rim: Rim) -> None:
+    url = "https://me:s3cret@host.example/py.tar.zst?token=s3cret"
+    choice = rim.choose(providers=("archive",), url=url, sha256=SHA)
+    assert choice.chosen == ArchiveChoice(version="3.12.9", url=url, sha256=SHA)
+    assert choice.pin == ArchivePin("3.12.9", "https://host.example/py.tar.zst", SHA)
+    assert "s3cret" not in choice.sentence
+    rim.pin(choice.pin)
+    assert rim.choose(providers=("archive",), url=url, sha256=SHA).pin is None
+    assert rim.choose(providers=("archive",), url=url, sha256=OTHER).pin is not None
+    assert error_of(rim, upgrade=True, providers=("archive",), url=url)[2].endswith("it needs `url` and `sha256`")
+
+
+def test_a_list_gives_the_first_that_works_and_says_why(rim: Rim) -> None:
+    rim.python = False
+    choice = rim.choose(providers=("local", "pbs"), accept=">=3.11")
+    assert isinstance(choice.chosen, PbsChoice)
+    assert choice.sentence.endswith("since `local`: no CPython here fits `>=3.11`")
+    rim.python = True
+    choice = rim.choose(providers=("local", "pbs"), accept=">=3.11", platform="win_amd64")
+    assert isinstance(choice.chosen, PbsChoice)
+    assert choice.sentence.endswith("since `local`: this machine is `linux_x86_64`")
+    rim.python = False
+    kind, id_, text = error_of(rim, providers=("local", "pbs"), python_implementation="cpython@3.12.999")
+    assert (kind, id_) == (HostError, "no-runtime")
+    assert text.splitlines() == [
+        "no runtime for `rt` on `linux_x86_64`: no provider works",
+        "`local`: no CPython here fits `==3.12.999`",
+        "`pbs`: the table of python-build-standalone has no cpython@3.12.999 for this platform",
+    ]
+
+
+@pytest.mark.skipif(not interpreters(), reason="no CPython here can be a runtime")
+def test_a_local_python_is_chosen_within_accept_and_its_pin_asks_nobody(rim: Rim) -> None:
+    choice = rim.choose(providers=("local", "pbs"), accept=">=3.11")
+    assert isinstance(choice.chosen, LocalChoice)
+    assert choice.chosen.version == interpreters()[0].version
+    assert choice.chosen.identity.startswith(f"cpython-{choice.chosen.version}-")
+    assert choice.pin is None  # it comes with the capture
+    assert Path(interpreters()[0].executable) in choice.observed
+    tree = Digest.of(b"tree")
+    rim.pin(LocalPin(choice.chosen.version, choice.chosen.identity, str(tree)))
+    rim.python = False
+    pinned = rim.choose(providers=("local", "pbs"), accept=">=3.11", locked=True)
+    assert isinstance(pinned.chosen, LocalChoice)
+    assert (pinned.chosen.identity, pinned.chosen.tree) == (choice.chosen.identity, tree)
+    assert pinned.observed == (rim.pin_path,)
+    assert pinned.chosen.find().interpreters == ()
+    # A narrower range, and the pin does not fit any more.
+    assert isinstance(rim.choose(providers=("local", "pbs"), accept="==3.12.9").chosen, PbsChoice)
+
+
+@pytest.mark.parametrize(
+    ("fields", "id_", "said"),
+    [
+        ({"python_implementation": "cpython"}, "bad-python", "expected `cpython@X.Y.Z`"),
+        ({"python_implementation": "cpython@3.12"}, "bad-python", "expected `cpython@X.Y.Z`"),
+        ({"python_implementation": "cpython@3.13.0t"}, "bad-python", "free-threaded builds are not supported"),
+        ({"python_implementation": "jython@2.7.0"}, "bad-python", "`jython@2.7.0` is not a Python"),
+        ({"python_implementation": "cpython@3.12.999"}, "no-runtime", "has no cpython@3.12.999"),
+        ({"providers": ("conda",)}, "unknown-provider", "only `pbs`, `archive`, `local`"),
+        ({"sha256": "AB"}, "bad-sha256", "`AB` is not a SHA-256"),
+        ({"accept": "3.11 or so"}, "bad-accept", "is not a version range"),
+        ({"sha256": OTHER}, "no-runtime", f"the stack file's {OTHER}"),
+    ],
+)
+def test_a_wrong_spec_is_said(rim: Rim, fields: dict[str, Any], id_: str, said: str) -> None:
+    kind, found, text = error_of(rim, **fields)
+    assert (kind, found) == (SpecError, id_)
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"version": 2, "platforms": {}}',
+        b'{"version": 1, "platforms": {"x": {"provider": "conda", "python": "1"}}}',
+        b'{"version": 1, "platforms": {"x": {"provider": "pbs", "python": "1", "url": "u", "sha256": "../x"}}}',
+        b'{"version": 1, "platforms": {"x": {"provider": "local", "python": "1", "interpreter": "i", "tree": "x"}}}',
+        b'{"version": 1, "platforms": {}, "more": 1}',
+    ],
+)
+def test_a_pin_that_is_no_pin_is_refused_by_name(rim: Rim, data: bytes) -> None:
+    rim.pin_path.parent.mkdir()
+    rim.pin_path.write_bytes(data)
+    kind, id_, text = error_of(rim)
+    assert (kind, id_) == (SpecError, "bad-runtime-pin")
+    assert str(rim.pin_path) in text
+
+
+def test_pins_of_other_platforms_are_kept_and_the_file_is_stable(rim: Rim) -> None:
+    first, second = PbsPin("3.12.9", "u", SHA), LocalPin("3.11.2", "cpython-3.11.2-x", f"{OTHER}/1")
+    assert keep(rim.pin_path, "win_amd64", first)
+    assert keep(rim.pin_path, "linux_x86_64", second)
+    assert not keep(rim.pin_path, "win_amd64", first)
+    data = rim.pin_path.read_bytes()
+    assert parse(data, "x") == {"win_amd64": first, "linux_x86_64": second}
+    assert data == dump({"win_amd64": first, "linux_x86_64": second})
+    assert [path.name for path in rim.pin_path.parent.iterdir()] == ["runtime.rt.json"]
