@@ -22,8 +22,9 @@ from strata_engine.events import BuildFinished, BuildStarted, Event, Listener, O
 from strata_engine.executor import Executor
 from strata_engine.graph import ActionGraph, check_placements
 from strata_engine.history import History
+from strata_engine.results import Finished
 from strata_engine.run_record import ActionReport, RunRecord
-from strata_engine.scheduler import Finished, Scheduler
+from strata_engine.scheduler import Scheduler
 from strata_engine.sources import Sources
 from strata_engine.store import LocalStore, open_store, store_folder
 from strata_engine.tree import Artifact

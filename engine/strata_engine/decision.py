@@ -164,7 +164,7 @@ class Decider:
         reasons = []
         for placement in self.placements(label):
             node = entry_of(self.cas, artifact, placement.ref)
-            if isinstance(node, tuple) and self.history.intact(placement.path, node):
+            if self.history.intact(placement.path, node):
                 continue
             there = self.history.placed(placement.path)
             missing = there is None or stamp(placement.path) == ABSENT

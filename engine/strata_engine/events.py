@@ -31,20 +31,20 @@ class Event(msgspec.Struct, frozen=True, tag_field="event", tag=str.lower):
     """Base of all events."""
 
 
-class BuildStarted(Event):
+class BuildStarted(Event, frozen=True):
     """The build knows what is asked of it. `total` grows as expansions add actions."""
 
     run: str
     total: int
 
 
-class GraphGrew(Event):
+class GraphGrew(Event, frozen=True):
     """An expansion added actions that are wanted."""
 
     total: int
 
 
-class ActionStarted(Event):
+class ActionStarted(Event, frozen=True):
     """An action begins to execute, for these reasons."""
 
     label: str
@@ -58,7 +58,7 @@ class ActionStarted(Event):
     """How long it took last time."""
 
 
-class ActionProgress(Event):
+class ActionProgress(Event, frozen=True):
     """Bytes done, of how many."""
 
     label: str
@@ -66,14 +66,14 @@ class ActionProgress(Event):
     total: int | None
 
 
-class ActionOutput(Event):
+class ActionOutput(Event, frozen=True):
     """A line that the action's subprocess printed."""
 
     label: str
     line: str
 
 
-class ActionFinished(Event):
+class ActionFinished(Event, frozen=True):
     """An action has its outcome."""
 
     label: str
@@ -90,14 +90,14 @@ class ActionFinished(Event):
     """For `skipped`: the label that stood in the way."""
 
 
-class Warned(Event):
+class Warned(Event, frozen=True):
     """Something a person should know; the build goes on."""
 
     diagnostic: Diagnostic
     label: str = ""
 
 
-class Placed(Event):
+class Placed(Event, frozen=True):
     """An output was put at its place in the workspace."""
 
     label: str
@@ -106,14 +106,14 @@ class Placed(Event):
     files: int = 0
 
 
-class Waiting(Event):
+class Waiting(Event, frozen=True):
     """The build waits for another process."""
 
     what: str
     holder: str
 
 
-class BuildFinished(Event):
+class BuildFinished(Event, frozen=True):
     """The build is over."""
 
     seconds: float

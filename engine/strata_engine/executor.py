@@ -117,7 +117,7 @@ class Executor:
                     raise
         finally:
             await _shielded(execution.close)
-        if not isinstance(artifact, tuple):
+        if not isinstance(artifact, Artifact):
             raise InternalError.of("bad-artifact", f"`{action.label}` gave {type(artifact).__name__} as its output")
         if action.fixed is not None and (not isinstance(artifact, File) or artifact.digest.hash != action.fixed):
             raise InternalError.of("bad-artifact", f"`{action.label}` did not give the fixed output {action.fixed}")

@@ -211,6 +211,13 @@ class Index:
             raise store_error(error, self.folder) from error
         return table
 
+    def _refuse_stranger(self) -> None:
+        """Set aside a database that is not the one its `-wal` and `-shm` belong to: SQLite would wait for their locks."""
+        path = self.folder / _DATABASE
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size == 0 and any(Path(f"{path}{ending}").exists() for ending in ("-wal", "-shm")):
+                self._set_aside(sqlite3.DatabaseError("it is empty"))
+
     def _follow(self) -> None:
         """Open the database anew where another process set ours aside or removed it: SQLite would write to nobody."""
         with self._lock:

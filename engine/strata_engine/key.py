@@ -60,13 +60,15 @@ def _check(value: object, where: str) -> None:
 
 def compute(action: Action, inputs: Mapping[str, Node], store: Store, salt: bytes = b"") -> Key:
     """Compute the key of an action whose inputs have these contents."""
+    platform: tuple[tuple[str, str], ...] = ()
     if action.scope is Scope.FIXED_OUTPUT:
         command = codec.Command(("fixed-output", f"sha256:{action.fixed}"))
-        root, platform = assemble(store, {}).root, ()
+        root = assemble(store, {}).root
     else:
         arguments = ("strata", action.mnemonic, f"v{action.version}", canonical_json(action.params))
         command = codec.Command(arguments, tuple(sorted(action.environment.items())))
-        root, platform = assemble(store, inputs).root, tuple(sorted(action.platform.items()))
+        platform = tuple(sorted(action.platform.items()))
+        root = assemble(store, inputs).root
     command_bytes = codec.encode_command(command)
     action_bytes = codec.encode_action(codec.Action(Digest.of(command_bytes), root, salt, platform))
     return Key(Digest.of(action_bytes), action_bytes, command_bytes)

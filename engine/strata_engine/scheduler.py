@@ -7,68 +7,33 @@ States of a label, each transition made in one place::
     waiting ──(something it needs failed, or the build stops)──> done      skipped
 
 One coroutine decides, one per slot executes. Work starts as soon as one action is known to be stale; nothing waits
-for the whole graph to be looked at. A result is provisional until its blobs are needed: what turns out to be lost or
-corrupt is made again by running its producer within the same build ("rewinding", engines.md §4.4).
+for the whole graph to be looked at. How one action is executed is `execution`'s business.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
-import time
-import traceback
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
-import msgspec
 
-from strata_engine.action import Action, Expansion, Literal, Placement, Ref, Scope, Source, SourceTree
-from strata_engine.action_cache import Hit, artifact_of, result_of
+from strata_engine.action import Action, Expansion, Placement, Ref, Source, SourceTree
 from strata_engine.cas import BlobLost
-from strata_engine.decision import Decider, Done, MustRun, Settings, entry_of, warnings_of, warnings_to_bytes
-from strata_engine.digest import Digest
-from strata_engine.errors import ActionError, Diagnostic, InternalError, StrataError, host_error
-from strata_engine.events import (
-    ActionFinished,
-    ActionStarted,
-    GraphGrew,
-    Listener,
-    Outcome,
-    Placed,
-    Waiting,
-    Warned,
-)
+from strata_engine.decision import Decider, Done, MustRun, Settings, entry_of
+from strata_engine.errors import InternalError, StrataError
+from strata_engine.events import GraphGrew, Listener, Outcome, Warned
+from strata_engine.execution import ATTEMPTS, Executions
 from strata_engine.executor import Executor
 from strata_engine.graph import ActionGraph, needs
 from strata_engine.history import Past
-from strata_engine.key import Key
-from strata_engine.place import place
+from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.tree import Artifact, File, Node, total_size
-from strata_engine.workspace import HeldLock, try_exclusive
-
-ATTEMPTS = 3
-"""How often an action is begun anew because a blob that it reads is lost, before the build gives up."""
-
-
-class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """How one action ended."""
-
-    label: str
-    mnemonic: str
-    outcome: Outcome
-    key: Digest | None = None
-    artifact: Artifact | None = None
-    reasons: tuple[Reason, ...] = ()
-    seconds: float = 0.0
-    bytes: int = 0
-    diagnostics: tuple[Diagnostic, ...] = ()
-    output: str = ""
-    because: str = ""
-    exit_code: int = 0
+from strata_engine.tree import File
 
 
 class _Pool:
@@ -77,16 +42,14 @@ class _Pool:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._heap: list[tuple[float, str, MustRun]] = []
-        self._changed = anyio.Event()
+        self._filled = anyio.Semaphore(0)
 
     def push(self, priority: float, label: str, decision: MustRun) -> None:
         heapq.heappush(self._heap, (-priority, label, decision))
-        self._changed.set()
+        self._filled.release()
 
     async def pop(self) -> tuple[str, MustRun]:
-        while not self._heap:
-            self._changed = anyio.Event()
-            await self._changed.wait()
+        await self._filled.acquire()
         _, label, decision = heapq.heappop(self._heap)
         return label, decision
 
@@ -104,9 +67,8 @@ class Scheduler:
     ) -> None:
         self._graph = graph
         self._decider = decider
-        self._executor = executor
+        self._children = executor.children
         self._emit = emit
-        self._locks = locks
         self._settings: Settings = decider.settings
         cores = os.cpu_count() or 1
         self._pools = {
@@ -121,11 +83,10 @@ class Scheduler:
         """Labels that have left `waiting`."""
         self._expanded: set[str] = set()
         self._done: dict[str, Finished] = {}
+        self._execution = Executions(graph, decider, executor, emit, locks, self._done)
         self._priorities: dict[str, float] = {}
-        self._running: dict[Digest, anyio.Event] = {}
-        self._recovering: dict[str, anyio.Lock] = {}
         self._wake = anyio.Event()
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
         self._first_failure: Finished | None = None
         self.interrupted = False
         self.error: StrataError | None = None
@@ -147,21 +108,22 @@ class Scheduler:
         self._stop()
 
     def _stop(self) -> None:
-        self._executor.children.cancel()
-        self._scope.cancel()
+        self._children.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def run(self, wanted: Iterable[str], placements: Sequence[Placement] = ()) -> dict[str, Finished]:
         """Bring the wanted labels up to date, then put outputs at their places. Never raises for a failed action."""
         self._wanted = set(wanted)
         self._grow()
-        with self._scope:
+        with anyio.CancelScope() as self._scope:
             async with anyio.create_task_group() as group:
                 for name, pool in self._pools.items():
                     for slot in range(pool.slots):
                         group.start_soon(self._work, name, pool, slot)
                 await self._settle_all()
                 if not self._settings.dry_run and (self._first_failure is None or self._settings.keep_going):
-                    await self._place_all(placements)
+                    self.error = await self._execution.place_all(placements)
                 group.cancel_scope.cancel()
         because = self._first_failure.label if self._first_failure is not None else "interrupted"
         for label in sorted(self._closure - self._done.keys()):
@@ -233,7 +195,7 @@ class Scheduler:
                 case Action():
                     await self._settle_action(item)
         except StrataError as error:
-            self._finish(self._failed(label, error))
+            self._finish(failed(label, self._mnemonic(label), error))
 
     def _blocker(self, label: str) -> str | None:
         """Name what stands in the way of a label: the first failure on its way."""
@@ -253,7 +215,7 @@ class Scheduler:
             return
 
         def decide() -> Done | MustRun:
-            return self._decider.decide(action, self._decider.resolve(action, self._artifact))
+            return self._decider.decide(action, self._decider.resolve(action, self._execution.artifact))
 
         reads = any(isinstance(source, (Source, SourceTree)) for source in action.inputs.values())
         if reads or action.committed is not None:
@@ -262,7 +224,7 @@ class Scheduler:
             try:
                 decision = decide()
             except BlobLost:
-                await self._secure_inputs(action)
+                await self._execution.secure_inputs(action)
                 decision = decide()
         match decision:
             case Done():
@@ -302,7 +264,7 @@ class Scheduler:
         size = decision.size
         if not self._settings.dry_run:
             if not decision.fresh and not size:
-                size = self._size(decision.artifact)
+                size = self._execution.size(decision.artifact)
             self._decider.history.record(action.label, Past.of(decision.key.digest, decision.artifact, seconds, size))
         for warning in decision.warnings:
             self._emit(Warned(warning, action.label))
@@ -331,239 +293,36 @@ class Scheduler:
             return
 
         def read(ref: Ref) -> bytes:
-            node = entry_of(self._decider.cas, self._artifact(ref.label), ref)
+            node = entry_of(self._decider.cas, self._execution.artifact(ref.label), ref)
             if not isinstance(node, File):
                 raise InternalError.of("not-a-file", f"`{ref.label}` `{ref.path}` is not a file")
             return self._decider.cas.get(node.digest)
 
-        for attempt in range(ATTEMPTS):
-            try:
-                added = list(expansion.expand(read))
-                break
-            except BlobLost:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                for ref in expansion.after:
-                    await self._secure(ref.label)
-        else:
-            return
-        for item in added:
+        for item in await self._read_again(expansion, read):
             self._graph.add(item)
         self._graph.validate()
         self._expanded.add(expansion.label)
         self._release(expansion.label)
         self._grow()
 
-    # -- executing ---------------------------------------------------------------------------------------------------
+    async def _read_again(self, expansion: Expansion, read: Callable[[Ref], bytes]) -> Iterable[Action | Expansion]:
+        """Expand; where what is read has been lost, after making it again."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return list(expansion.expand(read))
+            except BlobLost:
+                for ref in expansion.after:
+                    await self._execution.secure(ref.label)
+        return list(expansion.expand(read))
+
+    # -- executing ----------------------------------------------------------------------------------------------------
 
     async def _work(self, name: str, pool: _Pool, slot: int) -> None:
         while True:
             label, decision = await pool.pop()
             action = self._graph.item(label)
             assert isinstance(action, Action)
-            self._finish(await self._execute(action, decision, name, slot))
-
-    async def _execute(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished:
-        """Execute one action, or take the result that someone else made of it meanwhile."""
-        past = self._decider.history.past(action.label)
-        expected = past.seconds if past is not None and past.seconds else None
-        while (other := self._running.get(decision.key.digest)) is not None:
-            await other.wait()
-            if action.scope is not Scope.VOLATILE and (found := self._look_again(action, decision)) is not None:
-                return found
-        mine = self._running[decision.key.digest] = anyio.Event()
-        begun = time.monotonic()
-        try:
-            async with self._exclusively(decision.key) as waited:
-                if waited and (found := self._look_again(action, decision)) is not None:
-                    return found
-                begun = time.monotonic()
-                self._emit(
-                    ActionStarted(
-                        action.label, action.mnemonic, pool, slot, decision.reasons, action.description, expected
-                    )
-                )
-                return await self._attempt(action, decision.reasons, begun)
-        except StrataError as error:
-            self._decider.history.record(action.label, Past.of(decision.key.digest, None, time.monotonic() - begun))
-            return self._failed(action.label, error, decision, time.monotonic() - begun)
-        finally:
-            del self._running[decision.key.digest]
-            mine.set()
-
-    def _exclusively(self, key: Key) -> _ActionLock:
-        return _ActionLock(self._locks / key.digest.hash, self._emit)
-
-    def _look_again(self, action: Action, decision: MustRun) -> Finished | None:
-        """Look in the cache once more after having waited for whoever made the same thing."""
-        match self._decider.cache.lookup(decision.key.digest):
-            case Hit(result=result):
-                artifact = artifact_of(result)
-                if self._decider.cas.lost(artifact):
-                    return None
-                size = self._size(artifact)
-                self._decider.history.record(action.label, Past.of(decision.key.digest, artifact, 0.0, size))
-                return Finished(
-                    label=action.label,
-                    mnemonic=action.mnemonic,
-                    outcome=Outcome.CACHED,
-                    key=decision.key.digest,
-                    artifact=artifact,
-                    reasons=decision.reasons,
-                    bytes=size,
-                    diagnostics=warnings_of(result),
-                )
-            case _:
-                return None
-
-    async def _attempt(self, action: Action, reasons: tuple[Reason, ...], begun: float) -> Finished:
-        """Run an action whose input blobs may turn out to be lost; file its result in the order of design §5."""
-        for attempt in range(ATTEMPTS):
-            try:
-                await self._secure_inputs(action)
-                inputs, key = await anyio.to_thread.run_sync(self._prepare, action)
-                artifact, warnings = await self._run(action, inputs)
-                break
-            except BlobLost as lost:
-                if attempt == ATTEMPTS - 1:
-                    raise ActionError.of(
-                        "blob-lost",
-                        f"`{action.label}` could not read `{lost.digest}`, which the store keeps losing",
-                        hint="check the disk that the store is on",
-                    ) from lost
-        else:  # pragma: no cover - the last attempt raises
-            raise InternalError.of("no-attempt", action.label)
-        seconds = time.monotonic() - begun
-        size = await anyio.to_thread.run_sync(self._file, action, key, artifact, warnings, seconds)
-        for warning in warnings:
-            self._emit(Warned(warning, action.label))
-        return Finished(
-            label=action.label,
-            mnemonic=action.mnemonic,
-            outcome=Outcome.EXECUTED,
-            key=key.digest,
-            artifact=artifact,
-            reasons=reasons,
-            seconds=seconds,
-            bytes=size,
-            diagnostics=tuple(warnings),
-        )
-
-    def _prepare(self, action: Action) -> tuple[dict[str, Node], Key]:
-        inputs = self._decider.resolve(action, self._artifact)
-        return inputs, self._decider.key(action, inputs)
-
-    async def _run(self, action: Action, inputs: dict[str, Node]) -> tuple[Artifact, list[Diagnostic]]:
-        try:
-            return await self._executor.run(action, inputs)
-        except (StrataError, BlobLost):
-            raise
-        except OSError as error:
-            raise host_error(error) from error
-        except Exception as error:
-            # A rule is a user's code too: its defect is this action's failure, not the build's.
-            text = "".join(traceback.format_exception(error))
-            message = f"the rule of `{action.label}` raised {type(error).__name__}: {error}"
-            raise ActionError(Diagnostic("rule-crashed", message, action.place), output=text) from error
-
-    def _file(
-        self, action: Action, key: Key, artifact: Artifact, warnings: Sequence[Diagnostic], seconds: float
-    ) -> int:
-        """Keep a result: blobs, then the action result, then what git keeps, then history."""
-        self._decider.keep(key)
-        if action.scope is not Scope.VOLATILE:
-            self._decider.cache.put(key.digest, result_of(artifact, stderr=warnings_to_bytes(warnings)))
-        if action.committed is not None:
-            action.committed.write(key.digest, artifact, self._decider.cas)
-        size = self._size(artifact)
-        self._decider.history.record(action.label, Past.of(key.digest, artifact, seconds, size))
-        return size
-
-    def _size(self, artifact: Artifact) -> int:
-        try:
-            return artifact.digest.size if isinstance(artifact, File) else total_size(self._decider.cas, artifact)
-        except BlobLost:
-            return 0
-
-    # -- lost blobs --------------------------------------------------------------------------------------------------
-
-    def _artifact(self, label: str) -> Artifact:
-        artifact = self._done[label].artifact
-        assert artifact is not None, label
-        return artifact
-
-    async def _secure_inputs(self, action: Action) -> None:
-        """See to it that the content of every input is in the store."""
-        for label in needs(action):
-            await self._secure(label)
-        for source in action.inputs.values():
-            if isinstance(source, Literal):
-                self._decider.cas.put(source.data)
-        reads = [source for source in action.inputs.values() if isinstance(source, (Source, SourceTree))]
-        if reads:
-            await anyio.to_thread.run_sync(self._secure_sources, reads)
-
-    def _secure_sources(self, reads: Sequence[Source | SourceTree]) -> None:
-        cas, sources = self._decider.cas, self._decider.sources
-        for source in reads:
-            node: Artifact
-            match source:
-                case Source(path=path):
-                    node = sources.file(path)
-                case SourceTree(path=path, accept=accept):
-                    node = sources.tree(cas, path, accept)
-            for digest in cas.lost(node):
-                sources.heal(cas, digest)
-
-    async def _secure(self, label: str) -> None:
-        """See to it that an output is in the store whole, making it again where it is not."""
-        async with self._recovering.setdefault(label, anyio.Lock()):
-            finished = self._done[label]
-            lost = await anyio.to_thread.run_sync(self._decider.cas.lost, self._artifact(label))
-            if not lost:
-                return
-            action = self._graph.item(label)
-            assert isinstance(action, Action)
-            reasons = (*finished.reasons, Reason(ReasonCode.CACHE_BLOB_LOST, label, str(lost[0]), None))
-            self._emit(ActionStarted(label, action.mnemonic, action.pool, -1, reasons, action.description))
-            again = await self._attempt(action, reasons, time.monotonic())
-            self._done[label] = again
-            self._emit(_event(again))
-
-    # -- placing -----------------------------------------------------------------------------------------------------
-
-    async def _place_all(self, placements: Sequence[Placement]) -> None:
-        """Put outputs at their places, all after every action: a failed build leaves the old ones whole."""
-        for placement in placements:
-            finished = self._done.get(placement.ref.label)
-            if finished is None or finished.artifact is None:
-                continue
-            for attempt in range(ATTEMPTS):
-                try:
-                    await anyio.to_thread.run_sync(self._place, placement)
-                    break
-                except BlobLost:
-                    if attempt == ATTEMPTS - 1:
-                        raise
-                    await self._secure(placement.ref.label)
-                except OSError as error:
-                    self.error = host_error(error)
-                    return
-                except StrataError as error:
-                    self.error = error
-                    return
-
-    def _place(self, placement: Placement) -> None:
-        history = self._decider.history
-        node = entry_of(self._decider.cas, self._artifact(placement.ref.label), placement.ref)
-        if history.intact(placement.path, node):
-            return
-        begun = time.monotonic()
-        placement.path.parent.mkdir(parents=True, exist_ok=True)
-        placed = place(self._decider.cas, node, placement.path)
-        history.record_placed(placement.path, node)
-        path = self._decider.sources.workspace.relative(placement.path)
-        self._emit(Placed(placement.ref.label, path, time.monotonic() - begun, placed.files))
+            self._finish(await self._execution.execute(action, decision, name, slot))
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -574,7 +333,7 @@ class Scheduler:
         self._seen.add(label)
         self._done[label] = finished
         if self._is_action(label) or finished.outcome is Outcome.FAILED:
-            self._emit(_event(finished))
+            self._emit(finished.event())
         if finished.outcome is Outcome.FAILED:
             self._first_failure = self._first_failure or finished
             if not self._settings.keep_going:
@@ -584,59 +343,6 @@ class Scheduler:
     def _skipped(self, label: str, because: str) -> Finished:
         return Finished(label=label, mnemonic=self._mnemonic(label), outcome=Outcome.SKIPPED, because=because)
 
-    def _failed(
-        self, label: str, error: StrataError, decision: MustRun | None = None, seconds: float = 0.0
-    ) -> Finished:
-        return Finished(
-            label=label,
-            mnemonic=self._mnemonic(label),
-            outcome=Outcome.FAILED,
-            key=decision.key.digest if decision is not None else None,
-            reasons=decision.reasons if decision is not None else (),
-            seconds=seconds,
-            diagnostics=error.diagnostics,
-            output=error.output if isinstance(error, ActionError) else "",
-            exit_code=error.exit_code,
-        )
-
     def _mnemonic(self, label: str) -> str:
         item = self._graph.item(label)
         return item.mnemonic if isinstance(item, Action) else ""
-
-
-class _ActionLock:
-    """The lock of one action key among processes: who holds it makes the result, the others take it."""
-
-    def __init__(self, path: Path, emit: Listener) -> None:
-        self._path = path
-        self._emit = emit
-        self._held: HeldLock | None = None
-
-    async def __aenter__(self) -> bool:
-        """Wait for the lock; True where someone else had it."""
-        waited = False
-        while (held := try_exclusive(self._path)) is None:
-            if not waited:
-                self._emit(Waiting(f"action {self._path.name[:12]}", "another build that makes the same thing"))
-            waited = True
-            await anyio.sleep(0.05)
-        self._held = held
-        return waited
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._held is not None:
-            self._held.close()
-
-
-def _event(finished: Finished) -> ActionFinished:
-    return ActionFinished(
-        finished.label,
-        finished.mnemonic,
-        finished.outcome,
-        finished.seconds,
-        finished.reasons,
-        finished.bytes,
-        finished.diagnostics,
-        finished.output,
-        finished.because,
-    )

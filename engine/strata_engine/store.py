@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import platformdirs
 
 from strata_engine.action_cache import ActionCache
@@ -15,7 +15,7 @@ from strata_engine.errors import Diagnostic, host_error
 from strata_engine.index import Index
 
 
-class LocalStore(NamedTuple):
+class LocalStore(msgspec.Struct, frozen=True, eq=False):
     """The opened store."""
 
     folder: Path

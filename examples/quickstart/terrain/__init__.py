@@ -1,0 +1,1 @@
+"""An island that never was, with contour lines."""
