@@ -25,10 +25,10 @@ from urllib.request import url2pathname
 
 import anyio
 import anyio.to_thread
+
 from strata_engine.digest import CHUNK, Digest, DigestWriter, is_sha256
 from strata_engine.errors import Diagnostic, HostError
 from strata_engine.tree import Store
-
 from strata_rules.credentials import Credentials, public_url, redirected, without_userinfo
 from strata_rules.part import Body
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+
 from strata_engine.digest import Digest
 from strata_engine.errors import HostError
 from strata_engine.tree import BlobWriter
