@@ -191,6 +191,7 @@ class Index:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._inode = self._inode_now()
+            self._refuse_stranger()
             try:
                 table: _Table = _Writable(str(self.folder))
             except sqlite3.Error as error:
@@ -212,10 +213,12 @@ class Index:
         return table
 
     def _refuse_stranger(self) -> None:
-        """Set aside a database that is not the one its `-wal` and `-shm` belong to: SQLite would wait for their locks."""
+        """Set aside a database that its `-wal` and `-shm` do not belong to: SQLite would wait for their locks."""
         path = self.folder / _DATABASE
+        # In this order: SQLite writes the first page before it makes the others, as another process may be doing now.
+        beside = any(Path(f"{path}{ending}").exists() for ending in ("-wal", "-shm"))
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_size == 0 and any(Path(f"{path}{ending}").exists() for ending in ("-wal", "-shm")):
+            if beside and path.stat().st_size == 0:
                 self._set_aside(sqlite3.DatabaseError("it is empty"))
 
     def _follow(self) -> None:

@@ -291,6 +291,18 @@ def test_two_that_find_the_same_damage_replace_it_once(folder: Path) -> None:
     assert len(said) == 1
 
 
+def test_a_database_emptied_under_a_living_process_is_not_waited_for(folder: Path) -> None:
+    index = Index(folder)
+    index.put_many({b"a": b"1"})
+    database(folder).write_bytes(b"")
+    said: list[Diagnostic] = []
+    other = Index(folder, said.append)
+    other.put_many({b"b": b"2"})
+    assert [warning.id for warning in said] == ["index-corrupt"]
+    index.put_many({b"c": b"3"})
+    assert Index(folder).keys() == [b"b", b"c"]
+
+
 def test_a_store_that_was_removed_is_begun_anew(folder: Path) -> None:
     index = Index(folder)
     index.put_many({b"a": b"1"})
