@@ -15,8 +15,8 @@ import anyio
 import msgspec
 
 from strata_engine import run_record
-from strata_engine.action import Placement
-from strata_engine.decision import Decider, Settings
+from strata_engine.action import Placement, Ref, Source, SourceTree
+from strata_engine.decision import Decider, Settings, entry_of
 from strata_engine.errors import Diagnostic, host_error
 from strata_engine.events import BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
 from strata_engine.executor import Executor
@@ -71,9 +71,14 @@ class Build:
         wanted: Iterable[str],
         placements: Sequence[Placement] = (),
         settings: Settings | None = None,
+        *,
+        earlier: BuildResult | None = None,
+        last: bool = True,
     ) -> BuildResult:
         """Bring the wanted labels up to date and put outputs at their places.
 
+        A build may have two parts, where what is wanted is known only after the first: that one is not `last`, and the
+        second one is given it as `earlier` and tells of both.
         A failed action is in the result, not an exception. Raises SpecError for a graph that cannot be built and
         InternalError for a defect.
         """
@@ -93,10 +98,36 @@ class Build:
             self.store.cas.flush()
         seconds = time.monotonic() - begun
         result = _result(run, scheduler, seconds)
-        self.emit(BuildFinished(seconds, result.counts, result.interrupted))
-        if not settings.dry_run:
-            self._save(result, started)
+        if earlier is not None:
+            result = _joined(earlier, result)
+        if last or result.exit_code:
+            self.emit(BuildFinished(result.seconds, result.counts, result.interrupted))
+            if not settings.dry_run:
+                self._save(result, started)
         return result
+
+    def look(self, graph: ActionGraph, wanted: Iterable[str]) -> dict[str, Finished]:
+        """Decide about the wanted labels in silence and execute nothing; the graph grows by what is known by now.
+
+        Gives `executed` for what would run.
+        """
+        graph.validate()
+        settings = Settings(dry_run=True)
+        decider = Decider(self.store.cas, self.store.cache, self.sources, self.history, settings, ())
+        executor = Executor(self.store.cas, self.store.scratch, _silent)
+        scheduler = Scheduler(graph, decider, executor, _silent, self.store.locks)
+        _drive(scheduler, executor, list(wanted), ())
+        return scheduler.done
+
+    def entry(self, artifact: Artifact, ref: Ref) -> Artifact:
+        """Give the part of an output that a Ref names. Raises SpecError, `BlobLost`."""
+        return entry_of(self.store.cas, artifact, ref)
+
+    def source(self, source: Source | SourceTree) -> Artifact:
+        """Give the content of a source as actions see it. Raises SpecError, HostError."""
+        if isinstance(source, Source):
+            return self.sources.file(source.path)
+        return self.sources.tree(self.store.cas, source.path, source.accept)
 
     def _save(self, result: BuildResult, started: str) -> None:
         """Write history last of all (design §5); a state folder that cannot be written costs only speed."""
@@ -120,16 +151,24 @@ class Build:
 
 @contextlib.contextmanager
 def open_build(
-    workspace: Workspace, listeners: Sequence[Listener] = (), store: LocalStore | None = None
+    workspace: Workspace,
+    listeners: Sequence[Listener] = (),
+    store: LocalStore | None = None,
+    *,
+    reading: bool = False,
 ) -> Iterator[Build]:
-    """Open a workspace for building: its lock is held until the end. Raises HostError."""
+    """Open a workspace for building: its lock is held until the end, unless nothing but `look` is to be called.
+
+    Raises HostError.
+    """
     workspace.prepare()
 
     def tell(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    with exclusive(workspace.state / "lock", lambda holder: tell(Waiting("the workspace", holder))):
+    lock = exclusive(workspace.state / "lock", lambda holder: tell(Waiting("the workspace", holder)))
+    with contextlib.nullcontext() if reading else lock:
         opened = store or open_store(store_folder(), lambda diagnostic: tell(Warned(diagnostic)))
         try:
             build = Build(workspace, opened, listeners)
@@ -137,6 +176,23 @@ def open_build(
         finally:
             if store is None:
                 opened.close()
+
+
+def _silent(_: Event) -> None:
+    """Listen to nothing."""
+
+
+def _joined(earlier: BuildResult, later: BuildResult) -> BuildResult:
+    """Tell of two parts of a build as one: what the first part did, the second found done."""
+    did = {report.label: report for report in earlier.actions if report.outcome is not Outcome.UP_TO_DATE}
+    actions = tuple(did.get(report.label, report) for report in later.actions)
+    counted = Counter(report.outcome for report in actions)
+    return msgspec.structs.replace(
+        later,
+        seconds=earlier.seconds + later.seconds,
+        counts={outcome.value: counted[outcome] for outcome in Outcome},
+        actions=actions,
+    )
 
 
 def _drive(scheduler: Scheduler, executor: Executor, wanted: list[str], placements: Sequence[Placement]) -> None:

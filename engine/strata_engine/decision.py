@@ -121,7 +121,7 @@ class Decider:
         if action.committed is not None:
             kept = action.committed.read(key.digest, self.cas)
             if kept is not None:
-                return self._found(action, key, past, kept)
+                return self._found(action, key, past, kept, kept=True)
             if self.settings.locked:
                 raise SpecError.of(
                     "locked",
@@ -142,10 +142,22 @@ class Decider:
                 return MustRun(key, self.reasons(action, key, past))
 
     def _found(
-        self, action: Action, key: Key, past: Past | None, artifact: Artifact, warnings: tuple[Diagnostic, ...] = ()
+        self,
+        action: Action,
+        key: Key,
+        past: Past | None,
+        artifact: Artifact,
+        warnings: tuple[Diagnostic, ...] = (),
+        *,
+        kept: bool = False,
     ) -> Done:
-        """Tell whether a result that exists is also what the last build here had, in its place."""
+        """Tell whether a result that exists is also what the last build here had, in its place.
+
+        `kept` says that it is what the workspace keeps, so that it need not be written there.
+        """
         broken = self.broken(action.label, artifact)
+        if action.committed is not None and not kept:
+            broken = (Reason(ReasonCode.OUTPUT_MISSING, action.label), *broken)
         size = past.bytes if past is not None and past.key == key.digest else 0
         if past is not None and past.key == key.digest and past.artifact is not None and not broken:
             return Done(key, artifact, fresh=True, size=size)

@@ -301,8 +301,8 @@ class Scheduler:
         for item in await self._read_again(expansion, read):
             self._graph.add(item)
         self._graph.validate()
+        # What was promised may need more than the expansion: everything that waits is counted anew.
         self._expanded.add(expansion.label)
-        self._release(expansion.label)
         self._grow()
 
     async def _read_again(self, expansion: Expansion, read: Callable[[Ref], bytes]) -> Iterable[Action | Expansion]:

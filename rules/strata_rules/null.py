@@ -1,10 +1,12 @@
 """The null build of a stack: finding the snapshot that answers a command line, and writing one after a good build.
 
-Reading imports the standard library, xxhash and the engine's lowest modules only (design §6).
+Paths are strings here, because `pathlib` costs more than the rest of a null build. Reading imports the standard
+library, xxhash and the engine's lowest modules only (design §6).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -37,7 +39,7 @@ def request(argv: list[str]) -> bytes:
 def _root(argv: list[str]) -> str | None:
     """Guess the workspace without parsing the command line: a wrong guess finds no snapshot, nothing worse."""
     folder = os.getcwd()
-    for option, value in zip(argv, argv[1:], strict=False):
+    for option, value in itertools.pairwise(argv):
         if option == "-C":
             folder = os.path.join(folder, value)
     for argument in argv:

@@ -1,0 +1,194 @@
+"""From a stack to targets: which rule each part of each layer is, with what attributes, on top of what.
+
+The table of rules. It composes; what the rules do is theirs, and they meet through providers alone. A layer comes to
+the targets `ENV/runtime` (runtimes), `ENV/lock`, `ENV/packages`, `ENV/link` and `ENV/archive`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from strata_engine.rule import Target
+from strata_rules.archive import ArchiveAttrs, archive
+from strata_rules.declared import ApplicationSpec
+from strata_rules.fetch import Access
+from strata_rules.link import rule as link_rule
+from strata_rules.link.rule import LinkAttrs, link
+from strata_rules.lock.request import LOCK_FOLDER, Request
+from strata_rules.lock.resolve import Beside
+from strata_rules.lock.rule import LockAttrs, lock
+from strata_rules.modules import ApplicationModules, Module
+from strata_rules.packages import PackagesAttrs, packages
+from strata_rules.runtime.choose import Chosen
+from strata_rules.runtime.rule import RuntimeAttrs, runtime
+from strata_rules.spec import Layer, Stack
+from strata_rules.uvconfig import layer_config
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What targets are made of beside the stack file; none of it but `host` decides what is built."""
+
+    host: str
+    """This machine's platform."""
+    chosen: Mapping[str, Chosen]
+    """The runtime of each runtime layer that this machine can build, by environment name."""
+    modules: Mapping[str, ApplicationModules]
+    versions: Mapping[str, int]
+    """The lock version of each versioned layer."""
+    access: Access
+    uv_cache: Path
+    environ: Mapping[str, str]
+    upgrade: bool = False
+    offline: bool = False
+    no_index: bool = False
+    local_wheels: tuple[Path, ...] = ()
+    format: str = ""
+    """The archive format asked for; empty for what the stack file or the platform says."""
+
+
+def buildable(layer: Layer, host: str) -> bool:
+    """Tell whether a layer is for this machine's platform."""
+    return host in layer.platforms
+
+
+def install_target(layer: Layer, versions: Mapping[str, int]) -> str:
+    """Name the folder that a layer is deployed in."""
+    return f"{layer.env_name}@{versions.get(layer.env_name, 1)}" if layer.spec.versioned else layer.env_name
+
+
+def targets(stack: Stack, setting: Setting) -> Iterator[Target]:
+    """Give the targets of all layers that are not disabled."""
+    for layer in stack.layers:
+        if not layer.platforms:
+            continue
+        yield _lock(stack, layer, setting)
+        if buildable(layer, setting.host):
+            if layer.kind == "runtime":
+                yield _runtime(layer, setting)
+            yield _packages(stack, layer, setting)
+            yield _link(stack, layer, setting)
+            yield _archive(stack, layer, setting)
+
+
+def _runtime(layer: Layer, setting: Setting) -> Target:
+    attrs = RuntimeAttrs(
+        layer=layer.env_name,
+        platform=setting.host,
+        host=setting.host,
+        implementation=layer.implementation,
+        chosen=setting.chosen[layer.env_name],
+        pin_path=pin_path(setting.access.workspace, layer),
+        network=setting.access.network,
+        folder_for_parts=setting.access.parts,
+        place=layer.place("python_implementation"),
+    )
+    return Target(name=f"{layer.env_name}/runtime", rule=runtime, attrs=attrs)
+
+
+def pin_path(root: Path, layer: Layer) -> Path:
+    """Give the place of a runtime layer's pin."""
+    return root / LOCK_FOLDER / layer.env_name / f"runtime.{layer.env_name}.json"
+
+
+def python_version(layer: Layer, chosen: Mapping[str, Chosen]) -> str:
+    """Give the `X.Y.Z` that a layer is built for: that of the runtime chosen here, else what the stack file says."""
+    choice = chosen.get(layer.runtime.env_name)
+    return choice.version if choice is not None else layer.version
+
+
+def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
+    request = Request(
+        layer=layer.env_name,
+        requirements=layer.spec.requirements,
+        python=".".join(python_version(layer, setting.chosen).split(".")[:2]),
+        platforms=layer.platforms,
+        linux_target=layer.linux_target,
+        macosx_target=layer.macosx_target,
+        uv=layer_config(stack, layer, no_index=setting.no_index, local_wheels=setting.local_wheels),
+        implementation=layer.implementation,
+    )
+    beside = Beside(
+        cache=setting.uv_cache,
+        environ=setting.environ,
+        upgrade=setting.upgrade,
+        offline=setting.offline,
+        place=layer.place("requirements"),
+    )
+    attrs = LockAttrs(
+        request=request,
+        beside=beside,
+        lower=(layer.base.env_name, *(below.name for below in layer.below)) if layer.base else (),
+        versioned=layer.spec.versioned,
+        lock_time=stack.uv.lock_time,
+        keep_pins=not setting.upgrade,
+    )
+    return Target(name=f"{layer.env_name}/lock", rule=lock, attrs=attrs, deps=tuple(_locks_below(layer)))
+
+
+def _locks_below(layer: Layer) -> Iterable[str]:
+    """Name the lock targets below, in the order in which their pins count: the runtime, then the frameworks."""
+    if layer.base is not None:
+        yield f"{layer.base.env_name}/lock"
+        yield from (f"{below.env_name}/lock" for below in layer.below)
+
+
+def _packages(stack: Stack, layer: Layer, setting: Setting) -> Target:
+    attrs = PackagesAttrs(
+        layer=layer.env_name,
+        platform=setting.host,
+        host=setting.host,
+        linux_target=layer.linux_target,
+        macosx_target=layer.macosx_target,
+        lock_folder=setting.access.workspace / LOCK_FOLDER / layer.env_name,
+        lock_file=f"{LOCK_FOLDER}/{layer.env_name}/pylock.{layer.env_name.replace('.', '_')}.toml",
+        access=setting.access,
+        is_runtime=layer.kind == "runtime",
+        entry_points=stack.strata.entry_points,
+        refuse_conflicts=stack.strata.conflicts == "error",
+        place=layer.place("requirements"),
+    )
+    deps = (f"{layer.env_name}/lock", f"{layer.runtime.env_name}/runtime", *_locks_below(layer))
+    return Target(name=f"{layer.env_name}/packages", rule=packages, attrs=attrs, deps=deps)
+
+
+def _link(stack: Stack, layer: Layer, setting: Setting) -> Target:
+    modules = setting.modules.get(layer.env_name)
+    attrs = LinkAttrs(
+        layer=layer.env_name,
+        install_target=install_target(layer, setting.versions),
+        kind=layer.kind,
+        platform=setting.host,
+        host=setting.host,
+        dynlib=stack.strata.dynlib,
+        dynlib_exclude=layer.spec.dynlib_exclude,
+        launch=_module(modules.launch) if modules is not None else None,
+        support=tuple(_module(module) for module in modules.support) if modules is not None else (),
+    )
+    below = tuple(f"{lower.env_name}/link" for lower in layer.lower)
+    deps = (f"{layer.env_name}/packages", f"{layer.runtime.env_name}/runtime", *below)
+    return Target(name=f"{layer.env_name}/link", rule=link, attrs=attrs, deps=deps)
+
+
+def _module(module: Module) -> link_rule.Module:
+    return link_rule.Module(module.import_name, module.input)
+
+
+def _archive(stack: Stack, layer: Layer, setting: Setting) -> Target:
+    options = stack.strata.archive
+    attrs = ArchiveAttrs(
+        layer=layer.env_name,
+        platform=setting.host,
+        host=setting.host,
+        format=setting.format or options.format or "",
+        level=options.level if not setting.format or setting.format == options.format else None,
+    )
+    return Target(name=f"{layer.env_name}/archive", rule=archive, attrs=attrs, deps=(f"{layer.env_name}/link",))
+
+
+def launch_module(layer: Layer) -> str:
+    """Give the name by which `python -m` runs an application."""
+    assert isinstance(layer.spec, ApplicationSpec)
+    return Path(layer.spec.launch_module).stem
