@@ -26,21 +26,21 @@ from strata_engine.rule import Analysis, analyze
 from strata_engine.tree import Node
 from strata_engine.workspace import Workspace
 from strata_rules import null
-from strata_rules.credentials import credentials_of
-from strata_rules.download import Network
-from strata_rules.fetch import Access
+from strata_rules.download.client import Network
+from strata_rules.download.credentials import credentials_of
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
-from strata_rules.modules import ApplicationModules, Module, application_modules
 from strata_rules.platforms import host_platform
 from strata_rules.providers import ArchiveInfo, LinkInfo, RuntimeInfo
 from strata_rules.publish import publish
 from strata_rules.runtime import pin as pins
 from strata_rules.runtime.choose import Choice, Host, Wanted, choose
-from strata_rules.show import LayerStatus
-from strata_rules.source import did_you_mean
-from strata_rules.spec import Layer, Stack, load_stack
+from strata_rules.spec.load import Layer, Stack, load_stack
+from strata_rules.spec.modules import ApplicationModules, Module, application_modules
+from strata_rules.spec.show import LayerStatus
+from strata_rules.spec.source import did_you_mean
 from strata_rules.stack import Setting, buildable, install_target, launch_module, pin_path, python_version, targets
+from strata_rules.wheel.fetch import Access
 
 BYTECODE_FOLDER = "pycache"
 """Where `run` lets Python keep bytecode, in the state folder: outputs stay as they were placed."""

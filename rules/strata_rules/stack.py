@@ -12,20 +12,20 @@ from pathlib import Path
 import msgspec
 
 from strata_engine.rule import Target
-from strata_rules.archive import ArchiveAttrs, archive
-from strata_rules.declared import ApplicationSpec
-from strata_rules.fetch import Access
+from strata_rules.archive.rule import ArchiveAttrs, archive
 from strata_rules.link import rule as link_rule
 from strata_rules.link.rule import LinkAttrs, link
 from strata_rules.lock.request import LOCK_FOLDER, Request
 from strata_rules.lock.resolve import Beside
 from strata_rules.lock.rule import LockAttrs, lock
-from strata_rules.modules import ApplicationModules, Module
-from strata_rules.packages import PackagesAttrs, packages
 from strata_rules.runtime.choose import Chosen
 from strata_rules.runtime.rule import RuntimeAttrs, runtime
-from strata_rules.spec import Layer, Stack
-from strata_rules.uvconfig import layer_config
+from strata_rules.spec.declared import ApplicationSpec
+from strata_rules.spec.load import Layer, Stack
+from strata_rules.spec.modules import ApplicationModules, Module
+from strata_rules.spec.uvconfig import layer_config
+from strata_rules.wheel.fetch import Access
+from strata_rules.wheel.packages import PackagesAttrs, packages
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

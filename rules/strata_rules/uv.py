@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from strata_engine.errors import ActionError, Diagnostic, HostError, Place, SpecError, StrataError
-from strata_rules.credentials import userinfo, without_userinfo
+from strata_rules.download.credentials import userinfo, without_userinfo
 
 CONFIG_FILE = "uv.toml"
 PROJECT_FILE = "pyproject.toml"

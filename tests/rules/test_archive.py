@@ -25,7 +25,9 @@ from strata_engine.digest import EMPTY, Digest, content_mtime
 from strata_engine.errors import ActionError, SpecError
 from strata_engine.rule import RuleContext, Target, analyze
 from strata_engine.tree import Node, Symlink, Tree, assemble, edit
-from strata_rules import archive, compress, members, tarstream
+from strata_rules import compress
+from strata_rules.archive import members, tarstream
+from strata_rules.archive import rule as archive
 from strata_rules.providers import ArchiveInfo, LinkInfo
 
 TARS = ("tar.xz", "tar.zst", "tar.gz")

@@ -9,7 +9,7 @@ from pbs_installer._versions import PYTHON_VERSIONS
 
 from strata_engine.errors import SpecError
 from strata_rules.cli.init import PYTHON, scaffold
-from strata_rules.spec import load_stack
+from strata_rules.spec.load import load_stack
 
 
 def test_the_scaffold_is_a_valid_stack_whose_runtime_can_be_had(tmp_path: Path) -> None:

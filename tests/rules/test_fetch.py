@@ -13,9 +13,9 @@ import pytest
 from strata_engine.action import Scope
 from strata_engine.digest import Digest, digest_file
 from strata_engine.errors import HostError, SpecError
-from strata_rules.download import Network
-from strata_rules.fetch import Access, fetch_action, names
+from strata_rules.download.client import Network
 from strata_rules.pylock import LockedWheel
+from strata_rules.wheel.fetch import Access, fetch_action, names
 
 
 def locked(file: Path, *, url: str | None = None, path: str | None = None, sha256: str | None = None) -> LockedWheel:

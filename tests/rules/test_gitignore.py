@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strata_rules.gitignore import find_work_tree
+from strata_rules.spec.gitignore import find_work_tree
 
 GIT = shutil.which("git")
 

@@ -16,18 +16,18 @@ from strata_engine.action import Ref
 from strata_engine.errors import SpecError
 from strata_engine.tree import File, Symlink, Tree, assemble, entries, lookup
 from strata_rules import platforms, pylock
-from strata_rules.contents import InstalledPackage, Library, decode
-from strata_rules.download import Network
-from strata_rules.fetch import Access, fetch_action
-from strata_rules.install import install_action
+from strata_rules.download.client import Network
 from strata_rules.layout import layout
-from strata_rules.wheel import wheel_action
+from strata_rules.wheel.contents import InstalledPackage, Library, decode
+from strata_rules.wheel.fetch import Access, fetch_action
+from strata_rules.wheel.install import install_action
+from strata_rules.wheel.unpack import wheel_action
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 SITE = f"lib/python{PYTHON}/site-packages"
 
 LISTED = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "RECORD")
-"""What differs from uv on purpose; strata_rules.install says why."""
+"""What differs from uv on purpose; strata_rules.wheel.install says why."""
 
 STACKS = {
     "compiled": ["numpy==2.3.2", "zope.interface==7.2"],

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strata_rules.linear import UnmergeableError, dependencies_first, merge
+from strata_rules.spec.linear import UnmergeableError, dependencies_first, merge
 
 STACKS = st.lists(st.lists(st.integers(0, 6), unique=True, max_size=4), min_size=1, max_size=7).map(
     lambda rows: {f"n{index}": [f"n{lower}" for lower in row if lower < index] for index, row in enumerate(rows)}

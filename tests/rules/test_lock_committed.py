@@ -17,7 +17,7 @@ from strata_rules.lock import postprocess
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.lock.pins import Pin
 from strata_rules.lock.request import Request
-from strata_rules.uvconfig import LayerUvConfig
+from strata_rules.spec.uvconfig import LayerUvConfig
 
 KEY, OTHER = Digest.of(b"request"), Digest.of(b"other request")
 DAY = dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC)

@@ -12,7 +12,7 @@ from strata_rules.lock import postprocess, toml
 from strata_rules.lock.pins import Lower, Pin
 from strata_rules.lock.postprocess import LocalWheel
 from strata_rules.lock.request import Request
-from strata_rules.uvconfig import LayerUvConfig
+from strata_rules.spec.uvconfig import LayerUvConfig
 
 REQUEST = Request(
     layer="app-x",

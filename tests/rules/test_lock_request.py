@@ -10,7 +10,7 @@ import msgspec
 from strata_engine.action import SourceTree
 from strata_engine.key import canonical_json
 from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_folders
-from strata_rules.uvconfig import LayerUvConfig, UvIndex
+from strata_rules.spec.uvconfig import LayerUvConfig, UvIndex
 
 
 def request(root: str = "/stack", **changes: Any) -> Request:

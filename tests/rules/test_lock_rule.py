@@ -27,7 +27,7 @@ from strata_rules import pylock
 from strata_rules.lock.request import Request
 from strata_rules.lock.resolve import Beside
 from strata_rules.lock.rule import LockAttrs, lock
-from strata_rules.uvconfig import LayerUvConfig, UvIndex
+from strata_rules.spec.uvconfig import LayerUvConfig, UvIndex
 
 PLATFORMS = ("linux_x86_64", "macosx_arm64", "win_amd64")
 

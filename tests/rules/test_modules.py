@@ -4,8 +4,8 @@ import pytest
 
 from strata_engine.action import Source, SourceTree
 from strata_engine.errors import SpecError, render
-from strata_rules.modules import application_modules
-from strata_rules.spec import load_stack
+from strata_rules.spec.load import load_stack
+from strata_rules.spec.modules import application_modules
 
 RUNTIME = '[[runtimes]]\nname = "py"\npython_implementation = "cpython@3.12.9"\nrequirements = []\n'
 

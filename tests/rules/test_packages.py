@@ -12,10 +12,10 @@ from strata_engine.errors import SpecError
 from strata_engine.graph import ActionGraph
 from strata_engine.rule import RuleContext, Target, analyze
 from strata_engine.tree import File, lookup
-from strata_rules.download import Network
-from strata_rules.fetch import Access
-from strata_rules.packages import PackagesAttrs, packages
+from strata_rules.download.client import Network
 from strata_rules.providers import InstallInfo, LockInfo, RuntimeInfo
+from strata_rules.wheel.fetch import Access
+from strata_rules.wheel.packages import PackagesAttrs, packages
 
 HOST = "linux_x86_64"
 

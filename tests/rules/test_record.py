@@ -7,7 +7,7 @@ import hashlib
 import io
 
 from strata_engine.digest import Digest
-from strata_rules import record
+from strata_rules.wheel import record
 
 
 def test_what_is_written_is_read_back_sorted():

@@ -12,7 +12,7 @@ from strata_engine.action import Action, Scope
 from strata_engine.key import compute
 from strata_engine.rule import Analysis, Target, analyze
 from strata_engine.tree import File, Tree, lookup
-from strata_rules.download import Network
+from strata_rules.download.client import Network
 from strata_rules.providers import RuntimeInfo
 from strata_rules.runtime.choose import ArchiveChoice, Chosen, LocalChoice, PbsChoice
 from strata_rules.runtime.local import Found

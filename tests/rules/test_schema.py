@@ -5,7 +5,7 @@ import tomllib
 import msgspec
 import pytest
 
-from strata_rules.declared import (
+from strata_rules.spec.declared import (
     ApplicationSpec,
     ArchiveOptions,
     FrameworkSpec,
@@ -13,7 +13,7 @@ from strata_rules.declared import (
     RuntimeSpec,
     ToolStrata,
 )
-from strata_rules.schema import stack_schema
+from strata_rules.spec.schema import stack_schema
 
 SCHEMA = stack_schema()
 

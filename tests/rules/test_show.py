@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from strata_rules.show import LayerStatus, show_json, show_text
-from strata_rules.spec import load_stack
+from strata_rules.spec.load import load_stack
+from strata_rules.spec.show import LayerStatus, show_json, show_text
 
 STACK = """\
 [[runtimes]]

@@ -4,7 +4,7 @@ import pytest
 
 from strata_engine.errors import SpecError, render
 from strata_rules.platforms import PLATFORMS
-from strata_rules.spec import ApplicationSpec, RuntimeSource, RuntimeSpec, load_stack
+from strata_rules.spec.load import ApplicationSpec, RuntimeSource, RuntimeSpec, load_stack
 
 FILE = Path("stacks") / "venvstacks.toml"
 

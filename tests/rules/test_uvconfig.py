@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from strata_engine.errors import SpecError, render
-from strata_rules.spec import load_stack
-from strata_rules.uvconfig import layer_config, without_credentials
+from strata_rules.spec.load import load_stack
+from strata_rules.spec.uvconfig import layer_config, without_credentials
 
 FILE = Path("venvstacks.toml")
 ROOT = FILE.absolute().parent

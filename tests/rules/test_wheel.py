@@ -15,8 +15,8 @@ import pytest
 from strata_engine.action import Literal, Ref
 from strata_engine.errors import SpecError
 from strata_engine.tree import File, Tree, entries, lookup
-from strata_rules.contents import EntryPoint, Library, WheelContents, decode
-from strata_rules.wheel import run, wheel_action
+from strata_rules.wheel.contents import EntryPoint, Library, WheelContents, decode
+from strata_rules.wheel.unpack import run, wheel_action
 
 
 def unpack(bench, wheel: Path, data: bytes | None = None) -> Tree:

@@ -12,7 +12,7 @@ from strata_rules.cli.options import Settings, json_option, spec_argument
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import diagnostic_fields, emit_document, say, say_diagnostic
 from strata_rules.cli.stack_file import find_stack_file
-from strata_rules.spec import Stack, load_stack
+from strata_rules.spec.load import Stack, load_stack
 
 
 @declare("check")

@@ -70,7 +70,7 @@ def complete_applications(ctx: click.Context, _parameter: click.Parameter, incom
 def _layers(ctx: click.Context) -> list[str]:
     # Here and not above: writing a completion script needs no stack.
     from strata_rules.cli.stack_file import find_stack_file  # noqa: PLC0415 - see the comment above
-    from strata_rules.spec import load_stack  # noqa: PLC0415 - see the comment above
+    from strata_rules.spec.load import load_stack  # noqa: PLC0415 - see the comment above
 
     cwd = Path.cwd()
     try:

@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from strata_engine.errors import SpecError
 from strata_rules.cli.options import Settings, global_options
-from strata_rules.source import did_you_mean
+from strata_rules.spec.source import did_you_mean
 
 COMMANDS = {
     "init": "Write a first stack that builds.",

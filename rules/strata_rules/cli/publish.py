@@ -12,7 +12,7 @@ from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import emit_document
 from strata_rules.cli.report import result_fields
 from strata_rules.cli.session_call import build_settings, built
-from strata_rules.declared import ArchiveFormat
+from strata_rules.spec.declared import ArchiveFormat
 
 ARCHIVES = ("*/archive", "*/archive[[]*")
 """The labels of all archives, for the host's platform and others."""

@@ -6,7 +6,7 @@ import json
 
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import emit
-from strata_rules.schema import stack_schema
+from strata_rules.spec.schema import stack_schema
 
 
 @declare("schema")

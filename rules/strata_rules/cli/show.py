@@ -18,8 +18,8 @@ from strata_rules.cli.output import emit, emit_document, say_diagnostic
 from strata_rules.cli.session_call import session_options
 from strata_rules.cli.stack_file import find_stack_file
 from strata_rules.session import open_session
-from strata_rules.show import show_json, show_text
-from strata_rules.spec import Stack
+from strata_rules.spec.load import Stack
+from strata_rules.spec.show import show_json, show_text
 
 
 @declare("show")

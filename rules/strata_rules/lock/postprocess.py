@@ -31,7 +31,7 @@ from strata_rules.pylock import (
     parse,
     ranks,
 )
-from strata_rules.uvconfig import without_credentials
+from strata_rules.spec.uvconfig import without_credentials
 
 PYLOCK = "pylock.toml"
 PINS = "pins.json"

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from strata_engine.action import Input, Json, Source, SourceTree
 from strata_rules import uv
 from strata_rules.lock.markers import Targets
-from strata_rules.uvconfig import LayerUvConfig, local_path
+from strata_rules.spec.uvconfig import LayerUvConfig, local_path
 
 LOCK_FOLDER = "requirements"
 """Where locks are kept, beside the stack file; one folder for each layer."""

@@ -12,7 +12,7 @@ import msgspec
 from strata_engine.action import Action, Execution, Scope
 from strata_engine.errors import Place
 from strata_engine.tree import File
-from strata_rules.download import Network, download
+from strata_rules.download.client import Network, download
 
 VERSION = 1
 

@@ -12,7 +12,7 @@ import msgspec
 from strata_engine.action import Ref
 from strata_engine.errors import Place
 from strata_engine.rule import RuleContext
-from strata_rules.download import Network
+from strata_rules.download.client import Network
 from strata_rules.providers import RuntimeInfo
 from strata_rules.runtime.capture import Capturing, capture_action
 from strata_rules.runtime.choose import ArchiveChoice, Chosen, LocalChoice, PbsChoice

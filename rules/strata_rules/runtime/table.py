@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from strata_engine.digest import is_sha256
 from strata_engine.errors import SpecError
-from strata_rules.download import local_path
+from strata_rules.download.client import local_path
 
 RELEASES = (
     "https://github.com/astral-sh/python-build-standalone/releases/download",

@@ -14,10 +14,10 @@ import msgspec
 
 from strata_engine.action import Source, SourceTree
 from strata_engine.errors import Place
-from strata_rules.declared import ApplicationSpec
-from strata_rules.fields import Problems
-from strata_rules.gitignore import WorkTree, find_work_tree
-from strata_rules.spec import Layer, Stack
+from strata_rules.spec.declared import ApplicationSpec
+from strata_rules.spec.fields import Problems
+from strata_rules.spec.gitignore import WorkTree, find_work_tree
+from strata_rules.spec.load import Layer, Stack
 
 
 class Module(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 
 from strata_engine.tree import File, Symlink
-from strata_rules.members import Member, Piece
+from strata_rules.archive.members import Member, Piece
 
 
 def runs(listed: Iterable[Member]) -> Iterator[tuple[str, list[Piece]]]:

@@ -39,8 +39,10 @@ from strata_engine.tree import (
     lookup,
     merge,
 )
-from strata_rules import elf, record
-from strata_rules.contents import (
+from strata_rules import elf
+from strata_rules.layout import Layout
+from strata_rules.wheel import record
+from strata_rules.wheel.contents import (
     DATA,
     HEADERS,
     PLATLIB,
@@ -53,8 +55,7 @@ from strata_rules.contents import (
     encode,
     library,
 )
-from strata_rules.entry_scripts import script_files
-from strata_rules.layout import Layout
+from strata_rules.wheel.scripts import script_files
 
 VERSION = 1
 

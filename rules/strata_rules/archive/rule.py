@@ -19,7 +19,7 @@ from strata_engine.action import Action, Execution, Ref
 from strata_engine.errors import SpecError
 from strata_engine.rule import RuleContext
 from strata_engine.tree import File, Tree
-from strata_rules import members, tarstream, zipstream
+from strata_rules.archive import members, tarstream, zipstream
 from strata_rules.compress import CODECS, Packed
 from strata_rules.layout import is_windows
 from strata_rules.providers import ArchiveInfo, LinkInfo

@@ -16,11 +16,11 @@ from strata_engine.action import Action, Expansion, Ref
 from strata_engine.errors import InternalError, Place
 from strata_engine.rule import RuleContext
 from strata_rules import layout, pylock
-from strata_rules.fetch import Access, fetch_action, names
-from strata_rules.install import install_action
 from strata_rules.providers import InstallInfo, LockInfo, RuntimeInfo
 from strata_rules.pylock import LockedWheel
-from strata_rules.wheel import wheel_action
+from strata_rules.wheel.fetch import Access, fetch_action, names
+from strata_rules.wheel.install import install_action
+from strata_rules.wheel.unpack import wheel_action
 
 
 class PackagesAttrs(msgspec.Struct, frozen=True, kw_only=True):

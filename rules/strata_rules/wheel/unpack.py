@@ -28,8 +28,8 @@ from strata_engine.action import Action, Execution, Ref
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import File, Store, Tree, assemble, case_clashes, edit
-from strata_rules import record
-from strata_rules.contents import (
+from strata_rules.wheel import record
+from strata_rules.wheel.contents import (
     PLATLIB,
     PURELIB,
     SCHEMES,
@@ -40,7 +40,7 @@ from strata_rules.contents import (
     encode,
     library,
 )
-from strata_rules.wheel_zip import Member, bad, file_and_folder, listed, printable, sound, store_member, unsafe
+from strata_rules.wheel.zips import Member, bad, file_and_folder, listed, printable, sound, store_member, unsafe
 
 VERSION = 1
 

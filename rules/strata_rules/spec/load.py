@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from strata_engine.errors import Diagnostic, SpecError
-from strata_rules.checks import Declared, check_indexes, check_layer, check_strata
-from strata_rules.declared import (
+from strata_rules.spec.checks import Declared, check_indexes, check_layer, check_strata
+from strata_rules.spec.declared import (
     CATEGORIES,
     ApplicationSpec,
     Category,
@@ -26,10 +26,10 @@ from strata_rules.declared import (
     RuntimeSpec,
     ToolStrata,
 )
-from strata_rules.fields import Problems, Table, decode, kind_of
-from strata_rules.layers import MACOSX_DEPLOYMENT_TARGET, Layer, link_layers
-from strata_rules.source import Document, decode_toml, did_you_mean
-from strata_rules.uvconfig import EXCLUDE_NEWER, UvConfig, read_uv_config
+from strata_rules.spec.fields import Problems, Table, decode, kind_of
+from strata_rules.spec.layers import MACOSX_DEPLOYMENT_TARGET, Layer, link_layers
+from strata_rules.spec.source import Document, decode_toml, did_you_mean
+from strata_rules.spec.uvconfig import EXCLUDE_NEWER, UvConfig, read_uv_config
 
 __all__ = [
     "ENVIRONMENT",

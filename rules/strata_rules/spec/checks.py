@@ -15,11 +15,20 @@ from packaging.utils import canonicalize_name
 
 from strata_engine.digest import is_sha256
 from strata_engine.errors import Place
-from strata_rules.declared import CATEGORIES, LEVELS, Category, Kind, LayerSpec, RuntimeSource, RuntimeSpec, ToolStrata
-from strata_rules.fields import Problems, Table
 from strata_rules.platforms import IMPLEMENTATIONS, PLATFORMS, parse_linux_target, parse_macosx_target
-from strata_rules.source import did_you_mean
-from strata_rules.uvconfig import known_indexes
+from strata_rules.spec.declared import (
+    CATEGORIES,
+    LEVELS,
+    Category,
+    Kind,
+    LayerSpec,
+    RuntimeSource,
+    RuntimeSpec,
+    ToolStrata,
+)
+from strata_rules.spec.fields import Problems, Table
+from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.uvconfig import known_indexes
 
 RESERVED_NAMES = ("fetch", "wheel")
 """What labels call things that belong to no layer."""

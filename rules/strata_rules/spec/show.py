@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from strata_rules.declared import CATEGORIES
-from strata_rules.spec import Layer, Stack
+from strata_rules.spec.declared import CATEGORIES
+from strata_rules.spec.load import Layer, Stack
 
 
 class LayerStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 import msgspec
 
 from strata_engine.errors import Place
-from strata_rules.checks import Declared
-from strata_rules.declared import FrameworkSpec, Kind, LayerSpec, RuntimeSpec
-from strata_rules.fields import Problems
-from strata_rules.linear import UnmergeableError, dependencies_first, merge
 from strata_rules.platforms import DEFAULT_MACOSX_TARGET, PLATFORMS, parse_macosx_target
-from strata_rules.source import did_you_mean
-from strata_rules.uvconfig import merge_package_indexes
+from strata_rules.spec.checks import Declared
+from strata_rules.spec.declared import FrameworkSpec, Kind, LayerSpec, RuntimeSpec
+from strata_rules.spec.fields import Problems
+from strata_rules.spec.linear import UnmergeableError, dependencies_first, merge
+from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.uvconfig import merge_package_indexes
 
 MACOSX_DEPLOYMENT_TARGET = "MACOSX_DEPLOYMENT_TARGET"
 """The variable that gives `macosx_target` where a layer does not."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from strata_rules.declared import CATEGORIES, ToolStrata
 from strata_rules.platforms import PLATFORMS
+from strata_rules.spec.declared import CATEGORIES, ToolStrata
 
 _PLATFORM_LIST = {"type": "array", "items": {"type": "string", "enum": list(PLATFORMS)}}
 

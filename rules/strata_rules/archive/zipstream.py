@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from strata_engine.tree import File, Store, Symlink
-from strata_rules import members
+from strata_rules.archive import members
+from strata_rules.archive.members import Member, Piece
 from strata_rules.compress import DEFLATE_END, crc32, crc32_join, deflate
-from strata_rules.members import Member, Piece
 
 TOOL = "zlib"
 LEVELS = range(1, 10)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from strata_engine.action import Action, Execution, Scope
 from strata_engine.tree import File
-from strata_rules.download import Network, download
+from strata_rules.download.client import Network, download
 from strata_rules.pylock import LockedWheel, local_path
 
 VERSION = 1

@@ -29,8 +29,8 @@ import anyio.to_thread
 from strata_engine.digest import CHUNK, Digest, DigestWriter, is_sha256
 from strata_engine.errors import Diagnostic, HostError
 from strata_engine.tree import Store
-from strata_rules.credentials import Credentials, public_url, redirected, without_userinfo
-from strata_rules.part import Body
+from strata_rules.download.credentials import Credentials, public_url, redirected, without_userinfo
+from strata_rules.download.part import Body
 
 if TYPE_CHECKING:
     import httpx2

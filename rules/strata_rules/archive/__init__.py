@@ -1,0 +1,1 @@
+"""Archive: a deployed layer becomes one reproducible file."""

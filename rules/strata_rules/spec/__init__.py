@@ -1,0 +1,1 @@
+"""The stack file: read, checked, and what it says of layers, modules and package indexes."""

@@ -1,0 +1,1 @@
+"""Wheels: fetched, unpacked once by install scheme, merged into the packages of a layer."""
