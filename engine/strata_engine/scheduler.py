@@ -251,8 +251,11 @@ class Scheduler:
 
     async def _take(self, action: Action, decision: Done) -> None:
         """File a result that did not have to be made."""
-        if not decision.fresh and not self._settings.dry_run:
+        stale = not decision.fresh and not self._settings.dry_run
+        if stale or action.committed is not None:
+            # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be explained.
             self._decider.keep(decision.key)
+        if stale:
             if action.committed is not None:
                 committed = action.committed
                 await anyio.to_thread.run_sync(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from strata_engine import picture
+from strata_rules.cli import why
 from strata_rules.cli.given import Given, given_options, labels_argument
 from strata_rules.cli.options import StrataCommand
 from strata_rules.cli.output import emit, emit_document
@@ -19,7 +20,7 @@ DRAWN = {"tree": picture.tree, "dot": picture.dot, "mermaid": picture.mermaid}
 
 @click.group("graph")
 def command() -> None:
-    """Draw the graph of actions that a stack comes to."""
+    """Explain and draw the graph of actions that a stack comes to."""
 
 
 @command.command("show", cls=StrataCommand, short_help="Draw the graph.")
@@ -46,3 +47,6 @@ def show(arguments: tuple[str, ...], given: Given, format_: str) -> None:
         emit_document("strata.graph", 1, picture.document(graph))
     else:
         emit(DRAWN[format_](graph))
+
+
+command.add_command(why.command)
