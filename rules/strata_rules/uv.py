@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -84,6 +85,7 @@ _ACCESS_VARIABLES = frozenset(
         "UV_SYSTEM_CERTS",
     }
 )
+_TRUST_VARIABLES = ("SSL_CERT_DIR", "SSL_CERT_FILE", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS")
 _LOGIN = re.compile(r"UV_INDEX_.+_(USERNAME|PASSWORD)")
 _HOST = re.compile(r"[\w.:-]+")
 _USERINFO = re.compile(r"(?<=://)[^/\s@`\"']*@")
@@ -159,13 +161,30 @@ def find_links_folders(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def access(environ: Mapping[str, str]) -> dict[str, str]:
-    """Choose the variables that say how indexes are reached, logins among them: never in a key, never shown."""
+    """Choose the variables that say how indexes are reached, logins among them: never in a key, never shown.
+
+    uv trusts the certificates that it brings along. pip and our own downloads trust the system's too, so uv is told to
+    where the system has any and nobody said otherwise: a lock must reach whatever the rest of a build reaches.
+    """
     found = {name: value for name, value in environ.items() if name.upper() in _ACCESS_VARIABLES or _LOGIN.match(name)}
     for name in _URL_VARIABLES:
         values = [value for value in _split(name, environ.get(name, "")) if not _is_folder(name, value)]
         if values:
             found[name] = _separator(name).join(values)
+    if not any(environ.get(name) for name in _TRUST_VARIABLES) and _has_certificates():
+        found["UV_SYSTEM_CERTS"] = "true"
     return found
+
+
+def _has_certificates() -> bool:
+    import ssl  # noqa: PLC0415 - only a build that locks needs it
+
+    paths = ssl.get_default_verify_paths()
+    return (
+        sys.platform != "linux"
+        or paths.cafile is not None
+        or (paths.capath is not None and any(Path(paths.capath).iterdir()))
+    )
 
 
 def secrets(environ: Mapping[str, str], urls: Iterable[str] = ()) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ def test_access_is_a_chosen_few() -> None:
     assert found["https_proxy"] == "http://lower.invalid"
     assert found["UV_INDEX_TWO_PASSWORD"] == "second2"
     assert not found.keys() & {"UV_CONFIG_FILE", "PIP_INDEX_URL", "VIRTUAL_ENV", "AWS_SECRET_ACCESS_KEY"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep certificates where no variable points")
+def test_uv_trusts_what_the_system_trusts_where_nobody_said_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "certificates.pem"
+    # What OpenSSL takes for the system's store; a test cannot change what it was compiled with.
+    monkeypatch.setenv("SSL_CERT_FILE", str(store))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    assert "UV_SYSTEM_CERTS" not in uv.access({"HOME": "/home/user"})
+    store.touch()
+    assert uv.access({"HOME": "/home/user"})["UV_SYSTEM_CERTS"] == "true"
+    assert uv.access({"UV_SYSTEM_CERTS": "0"})["UV_SYSTEM_CERTS"] == "0"
+    assert uv.access({"SSL_CERT_FILE": "/mine.pem"}) == {"SSL_CERT_FILE": "/mine.pem"}
 
 
 def test_secrets_are_known_and_cleaned_away() -> None:
