@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -76,7 +76,7 @@ class WheelMaker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
 
     def __call__(
         self,
@@ -87,11 +87,13 @@ class WheelMaker:
         tag: str = "py3-none-any",
         modes: Mapping[str, int] | None = None,
         replace: Mapping[str, bytes | None] | None = None,
+        requires: Sequence[str] = (),
     ) -> Path:
         """Make one; `replace` gives other bytes to files of `.dist-info`, or leaves them out."""
         info = f"{name}-{version}.dist-info"
         members = dict(files)
-        members[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+        needed = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+        members[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}".encode()
         members[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n".encode()
         changed = {f"{info}/{file}": data for file, data in (replace or {}).items()}
         members |= {path: data for path, data in changed.items() if data is not None}
