@@ -6,6 +6,7 @@ action cache still knows every result by key; only reasons become `first-build` 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from strata_engine.errors import Diagnostic
 from strata_engine.tree import Artifact, File, Tree
 from strata_engine.workspace import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Past(msgspec.Struct, frozen=True, array_like=True):
@@ -60,7 +61,8 @@ class PlacedOutput(msgspec.Struct, frozen=True, array_like=True):
 class _State(msgspec.Struct, array_like=True):
     format: int = FORMAT
     labels: dict[str, Past] = {}
-    placed: dict[str, PlacedOutput] = {}
+    placed: dict[bytes, PlacedOutput] = {}
+    """By path as the file system has it: a path need not be text."""
 
 
 class History:
@@ -74,7 +76,7 @@ class History:
     def _load(self) -> _State:
         try:
             data = self._path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return _State()
         except OSError as error:
             self.warning = _damaged(self._path, error.strerror or str(error))
@@ -102,22 +104,23 @@ class History:
 
     def seconds(self) -> dict[str, float]:
         """Give the recorded duration of each label that was ever executed here."""
-        return {label: past.seconds for label, past in self._state.labels.items() if past.seconds}
+        # A copy, because worker threads record meanwhile.
+        return {label: past.seconds for label, past in self._state.labels.copy().items() if past.seconds}
 
     def placed(self, path: Path) -> PlacedOutput | None:
         """Give what was last put at a place, whatever stands there now."""
-        return self._state.placed.get(str(path))
+        return self._state.placed.get(os.fsencode(path))
 
     def intact(self, path: Path, artifact: Artifact) -> bool:
         """Tell whether `artifact` still stands at `path`, as far as the stamp of its root shows."""
-        there = self._state.placed.get(str(path))
+        there = self.placed(path)
         digest = artifact.root if isinstance(artifact, Tree) else artifact.digest
         return there is not None and there.output == digest and there.stamp == stamp(path)
 
     def record_placed(self, path: Path, artifact: Artifact) -> None:
         """Note what has been put at a place."""
         digest = artifact.root if isinstance(artifact, Tree) else artifact.digest
-        self._state.placed[str(path)] = PlacedOutput(digest, stamp(path))
+        self._state.placed[os.fsencode(path)] = PlacedOutput(digest, stamp(path))
 
     def save(self) -> None:
         """Write the file. Raises OSError."""

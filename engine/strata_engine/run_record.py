@@ -12,7 +12,10 @@ from strata_engine.staleness import Reason
 from strata_engine.workspace import write_atomically
 
 KEPT = 200
-"""Builds kept per workspace."""
+"""Builds kept per workspace, at most."""
+
+KEPT_BYTES = 1 << 25
+"""Bytes that they may take together; the newest is kept whatever its size."""
 
 
 class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +46,26 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def append(path: Path, record: RunRecord) -> None:
-    """Add a record, dropping the oldest beyond `KEPT`. Raises OSError."""
-    lines: list[bytes] = []
+    """Add a record, dropping the oldest beyond `KEPT` and `KEPT_BYTES`. Raises OSError."""
+    data = b""
     with contextlib.suppress(FileNotFoundError):
-        lines = path.read_bytes().splitlines(keepends=True)
-    if len(lines) >= KEPT:
-        write_atomically(path, b"".join([*lines[1 - KEPT :], msgspec.json.encode(record), b"\n"]))
+        data = path.read_bytes()
+    line = msgspec.json.encode(record) + b"\n"
+    if data.count(b"\n") < KEPT and len(data) + len(line) <= KEPT_BYTES:
+        # After a line that a crash cut off, the new one starts on its own.
+        cut = data and not data.endswith(b"\n")
+        with path.open("ab") as stream:
+            stream.write(b"\n" + line if cut else line)
         return
-    with path.open("ab") as stream:
-        stream.write(msgspec.json.encode(record) + b"\n")
+    kept = [line]
+    size = len(line)
+    for old in reversed(data.splitlines()):
+        size += len(old) + 1
+        # Half of what is allowed, so that not every build writes all of them anew.
+        if len(kept) >= KEPT or size > KEPT_BYTES // 2:
+            break
+        kept.append(old + b"\n")
+    write_atomically(path, b"".join(reversed(kept)))
 
 
 def read(path: Path) -> list[RunRecord]:

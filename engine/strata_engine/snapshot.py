@@ -47,39 +47,46 @@ def answer(data: bytes, request: bytes) -> bytes | None:
     body = memoryview(data)[16:]
     if len(body) < _LENGTHS.size or seal(bytes(body)) != data[:16]:
         return None
-    lengths = _LENGTHS.unpack_from(body)
     parts = []
     at = _LENGTHS.size
-    for length in lengths:
+    for length in _LENGTHS.unpack_from(body):
         parts.append(body[at : at + length])
         at += length
     if at != len(body) or parts[0] != request:
         return None
     paths = bytes(parts[2]).decode("utf-8", "surrogateescape").split("\0") if parts[2] else []
+    if len(parts[3]) != len(paths) * _STAMP.size:
+        return None
     stat = os.stat
     for path, expected in zip(paths, _STAMP.iter_unpack(parts[3]), strict=True):
         try:
             found = stat(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             if expected != ABSENT:
                 return None
             continue
+        except (OSError, ValueError):
+            # What cannot be looked at is neither there nor absent.
+            return None
         if (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) != expected:
             return None
     return bytes(parts[1])
 
 
 def racy(value: Stamp, now_ns: int) -> bool:
-    """Tell whether a path stamped at `now_ns` could have changed again without its stamp showing it (git's rule)."""
+    """Tell whether a path stamped at `now_ns` could change again without its stamp showing it (git's rule).
+
+    The ctime alone decides: nobody can set it, while an mtime may be whole seconds, or lie in the future, on purpose.
+    """
     if value == ABSENT:
         return False
-    newest = max(value.mtime_ns, value.ctime_ns)
-    granularity = GRANULARITY_NS if value.mtime_ns % 1_000_000_000 else COARSE_GRANULARITY_NS
-    return now_ns - newest < granularity
+    granularity = GRANULARITY_NS if value.ctime_ns % 1_000_000_000 else COARSE_GRANULARITY_NS
+    # A ctime ahead of the clock by little is a server's clock; by much, a clock set back, and a change will show.
+    return abs(now_ns - value.ctime_ns) < granularity
 
 
 def prune(folder: Path) -> None:
-    """Keep the newest snapshots only."""
+    """Keep the newest snapshots only. Raises OSError."""
     files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in files[KEPT:]:
         path.unlink(missing_ok=True)

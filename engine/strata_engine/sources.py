@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,10 @@ from strata_engine.snapshot import racy
 from strata_engine.tree import File, Node, Store, Symlink, Tree, assemble
 from strata_engine.workspace import Workspace, write_atomically
 
+_LOOKS = 100
+"""How often a path is looked at until it stands still; together longer than the grain of any file system's clock."""
+_PAUSE = 0.021
+
 
 class _Known(msgspec.Struct, frozen=True, array_like=True):
     """A file's digest, and the stamp for which it is right."""
@@ -29,12 +34,14 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Sources:
-    """Reads of one build, recorded. Not for use from several threads at once, but for `heal`."""
+    """Reads of one build, recorded. Threads may share it: at worst a file is hashed twice."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.observed: dict[str, Stamp] = {}
-        """Absolute path → its stamp when this build looked at it."""
+        """Absolute path → its stamp when this build first looked at it."""
+        self._restless: set[str] = set()
+        """Paths that would not stand still: what was read of them is not what their stamps stand for."""
         self._file = workspace.state / "sources"
         self._known = _load(self._file)
         self._fresh: dict[str, _Known] = {}
@@ -45,16 +52,27 @@ class Sources:
         return self.workspace.root / path
 
     def observe(self, path: str | Path) -> Stamp:
-        """Stamp a path without reading it; later looks at it in this build must see the same."""
+        """Stamp a path before it is read; `holds` tells whether later looks saw the same.
+
+        A path that changed just now could change again without a new stamp, so that is waited out first.
+        """
         place = str(self.absolute(path))
         found = self.observed.get(place)
         if found is None:
-            try:
-                found = stamp(place)
-            except OSError as error:
-                raise _unreadable(place, error) from error
-            self.observed[place] = found
+            found = self.observed[place] = self._stamp_at_rest(place)
         return found
+
+    def _stamp_at_rest(self, place: str) -> Stamp:
+        try:
+            for _ in range(_LOOKS):
+                found = stamp(place)
+                if not racy(found, time.time_ns()):
+                    return found
+                time.sleep(_PAUSE)
+            self._restless.add(place)
+            return stamp(place)
+        except OSError as error:
+            raise _unreadable(place, error) from error
 
     def probe(self, path: str | Path) -> bool:
         """Tell whether something is at a path; its absence is recorded as well."""
@@ -96,27 +114,42 @@ class Sources:
         return known.digest
 
     def _hash(self, place: Path) -> _Known:
-        """Hash a file that nobody changes meanwhile; a second change within the clock's grain is waited out."""
-        for _ in range(100):
+        """Hash a file that nobody changes meanwhile.
+
+        What an earlier look saw stays recorded: where this is something else, the build has seen two contents, and
+        `holds` says so.
+        """
+        for _ in range(_LOOKS):
+            before = self._stamp_at_rest(str(place))
             try:
-                before = stamp(place)
-                if racy(before, time.time_ns()):
-                    time.sleep(0.021)
-                    continue
+                if not stat.S_ISREG(place.stat().st_mode):
+                    raise SpecError.of("not-a-file", f"`{self.workspace.relative(place)}` is not a file")
                 digest = digest_file(place)
                 after = stamp(place)
             except OSError as error:
                 raise _unreadable(str(place), error) from error
             if before == after:
-                self.observed[str(place)] = after
                 return _Known(after, digest)
-        raise HostError.of("racy-input", f"`{self.workspace.relative(place)}` keeps changing while it is read")
+            if str(place) in self._restless:
+                break
+        raise self._racy(place)
+
+    def _racy(self, place: Path) -> HostError:
+        return HostError.of(
+            "racy-input",
+            f"`{self.workspace.relative(place)}` changes while it is built from",
+            hint="build again when it is at rest",
+        )
 
     def file(self, path: str | Path) -> File:
         """Name a file as an input, with its executable bit."""
         place = self.absolute(path)
         digest = self.digest(place)
-        return File(digest, os.access(place, os.X_OK))
+        try:
+            # The owner's bit, as git keeps it: what this user may do is not the file's property.
+            return File(digest, bool(place.stat().st_mode & stat.S_IXUSR))
+        except OSError as error:
+            raise _unreadable(str(place), error) from error
 
     def tree(self, store: Store, path: str | Path, accept: Callable[[str, bool], bool] | None = None) -> Tree:
         """Capture a folder as an input; files whose digest is known are not read. Raises SpecError, HostError."""
@@ -127,6 +160,7 @@ class Sources:
             for name in self.listing(folder):
                 place = folder / name
                 relative = f"{prefix}{name}"
+                self._check_name(relative, name)
                 is_folder = place.is_dir() and not place.is_symlink()
                 if accept is not None and not accept(relative, is_folder):
                     continue
@@ -142,21 +176,39 @@ class Sources:
         visit(top, "")
         return assemble(store, nodes)
 
+    def _check_name(self, path: str, name: str) -> None:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = path.encode(errors="backslashreplace").decode()
+            raise SpecError.of(
+                "name-not-utf8",
+                f"the name of `{shown}` is not UTF-8",
+                hint="rename it: trees hold names that every platform can write",
+            ) from None
+
     def heal(self, store: Store, digest: Digest) -> bool:
-        """Put a source file into the store again; False when no source seen in this build has this content."""
+        """Put a source file into the store again; False when no source seen in this build has this content.
+
+        Raises HostError `racy-input` where it had this content and has another one by now.
+        """
         place = self._paths.get(digest)
         if place is None:
             return False
         try:
-            return store.put_file(place) == digest
+            found = store.put_file(place)
         except FileNotFoundError:
-            return False
+            raise self._racy(place) from None
+        except OSError as error:
+            raise _unreadable(str(place), error) from error
+        if found != digest:
+            raise self._racy(place)
+        return True
 
     def holds(self) -> bool:
-        """Tell whether everything observed is still as it was, racy looks included."""
-        now = time.time_ns()
-        if any(racy(value, now) for value in self.observed.values()):
-            time.sleep(0.021)
+        """Tell whether everything observed is still as it was."""
+        if self._restless:
+            return False
         try:
             return all(stamp(path) == value for path, value in self.observed.items())
         except OSError:
@@ -165,8 +217,9 @@ class Sources:
     def save(self) -> None:
         """Keep what is known of the files seen, for the next build. Raises OSError."""
         kept = {path: known for path, known in (self._known | self._fresh).items() if path in self.observed}
-        body = msgspec.msgpack.encode(kept)
         if kept != self._known:
+            # A path need not be text, so it is kept as the file system has it.
+            body = msgspec.msgpack.encode({os.fsencode(path): known for path, known in kept.items()})
             write_atomically(self._file, seal(body) + body)
 
 
@@ -175,7 +228,8 @@ def _load(path: Path) -> dict[str, _Known]:
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         data = path.read_bytes()
         if seal(data[16:]) == data[:16]:
-            return msgspec.msgpack.decode(data[16:], type=dict[str, _Known])
+            known = msgspec.msgpack.decode(data[16:], type=dict[bytes, _Known])
+            return {os.fsdecode(path): each for path, each in known.items()}
     return {}
 
 

@@ -7,16 +7,16 @@ else is recorded to explain a rebuild, so the explanation cannot disagree with t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
 
 from strata_engine import codec
-from strata_engine.action import Action, Ref, Source, SourceTree
+from strata_engine.action import Action, Input, Ref, Source, SourceTree
 from strata_engine.digest import Digest
-from strata_engine.tree import File, Node, Store, Symlink, Tree, diff, lookup
+from strata_engine.tree import File, Node, Store, Symlink, Tree, diff, listing, lookup
 
 
 class ReasonCode(StrEnum):
@@ -73,7 +73,7 @@ def explain(store: Store, old: Digest, new: Digest, action: Action, describe: De
     no longer kept.
     """
     before, after = (codec.decode_action(store.get(key)) for key in (old, new))
-    reasons = _command_reasons(store, before.command_digest, after.command_digest)
+    reasons = _command_reasons(store, before.command_digest, after.command_digest, action.label)
     reasons += _platform_reasons(dict(before.platform), dict(after.platform))
     if before.salt != after.salt:
         reasons.append(Reason(ReasonCode.SALT_CHANGED, "salt", before.salt.decode(), after.salt.decode()))
@@ -81,19 +81,18 @@ def explain(store: Store, old: Digest, new: Digest, action: Action, describe: De
     return tuple(reasons)
 
 
-def _command_reasons(store: Store, old: Digest, new: Digest) -> list[Reason]:
+def _command_reasons(store: Store, old: Digest, new: Digest, label: str) -> list[Reason]:
     if old == new:
         return []
     before, after = (codec.decode_command(store.get(digest)) for digest in (old, new))
     if len(before.arguments) != 4 or len(after.arguments) != 4 or before.arguments[1] != after.arguments[1]:
-        return [
-            Reason(ReasonCode.DEFINITION_CHANGED, "", " ".join(before.arguments[:2]), " ".join(after.arguments[:2]))
-        ]
+        sides = (" ".join(side.arguments[:2]) for side in (before, after))
+        return [Reason(ReasonCode.DEFINITION_CHANGED, label, *sides)]
     reasons = []
     if before.arguments[2] != after.arguments[2]:
         reasons.append(Reason(ReasonCode.RULE_CHANGED, after.arguments[1], before.arguments[2], after.arguments[2]))
     reasons += _compare(
-        ReasonCode.PARAMETER_CHANGED, *(_flat(json.loads(side.arguments[3])) for side in (before, after))
+        ReasonCode.PARAMETER_CHANGED, *(_flat(json.loads(side.arguments[3]) or None) for side in (before, after))
     )
     reasons += _compare(ReasonCode.ENV_CHANGED, dict(before.environment_variables), dict(after.environment_variables))
     return reasons
@@ -115,7 +114,9 @@ def _compare(code: ReasonCode, old: dict[str, str], new: dict[str, str]) -> list
 
 
 def _flat(value: object, path: str = "") -> dict[str, str]:
-    """Give each leaf of a parameter value under its path; an empty container is a leaf."""
+    """Give each leaf of a parameter value under its path; an empty container is a leaf, nothing at all is none."""
+    if value is None:
+        return {}
     if isinstance(value, dict) and value:
         return {
             k: v for name, inner in value.items() for k, v in _flat(inner, f"{path}.{name}" if path else name).items()
@@ -127,35 +128,46 @@ def _flat(value: object, path: str = "") -> dict[str, str]:
 
 def _input_reasons(store: Store, old: Tree, new: Tree, action: Action, describe: Describe) -> list[Reason]:
     """Compare input roots, each difference under the declared input that it belongs to."""
-    names = sorted(action.inputs, key=len, reverse=True)
+    # Several inputs may be parts of one output: its change is one reason.
     reasons: dict[Reason, None] = {}
-    for change in diff(store, old, new):
-        name = next((n for n in names if change.path == n or change.path.startswith(f"{n}/")), None)
-        source = action.inputs.get(name) if name is not None else None
-        inside = change.path[len(name) + 1 :] if name is not None else ""
-        sides = _short(change.old), _short(change.new)
-        code = ReasonCode.INPUT_CHANGED
-        if change.old is None or change.new is None:
-            code = ReasonCode.INPUT_ADDED if change.old is None else ReasonCode.INPUT_REMOVED
-        match source:
-            case Ref(label=label):
-                # The files that changed inside are the upstream action's own story; here one line says whose it is.
-                reason = _upstream(store, old, new, str(name), label)
-            case Source(path=path):
-                reason = Reason(code, describe(path), *sides)
-            case SourceTree(path=path):
-                reason = Reason(code, f"{describe(path)}/{inside}", *sides)
-            case _:
-                reason = Reason(code, change.path, *sides)
-        reasons[reason] = None
-    return list(reasons)
+    for name in sorted(action.inputs):
+        before, after = (lookup(store, side, name) for side in (old, new))
+        if before != after:
+            reasons |= dict.fromkeys(_differences(store, name, action.inputs[name], before, after, describe))
+    return [*reasons, *_removed(store, old, new, action, "")]
 
 
-def _upstream(store: Store, old: Tree, new: Tree, name: str, label: str) -> Reason:
-    before, after = (lookup(store, side, name) for side in (old, new))
-    if before is None:
-        return Reason(ReasonCode.INPUT_ADDED, label, None, _short(after))
-    return Reason(ReasonCode.UPSTREAM_CHANGED, label, _short(before), _short(after))
+def _differences(
+    store: Store, name: str, source: Input, old: Node | None, new: Node | None, describe: Describe
+) -> Iterator[Reason]:
+    code = ReasonCode.INPUT_ADDED if old is None else ReasonCode.INPUT_CHANGED
+    match source:
+        case Ref(label=label):
+            # The files that changed inside are the upstream action's own story; here one line says whose it is.
+            code = ReasonCode.INPUT_ADDED if old is None else ReasonCode.UPSTREAM_CHANGED
+            yield Reason(code, label, _short(old), _short(new))
+        case SourceTree(path=path) if isinstance(old, Tree) and isinstance(new, Tree):
+            for change in diff(store, old, new):
+                inside = ReasonCode.INPUT_ADDED if change.old is None else code
+                inside = ReasonCode.INPUT_REMOVED if change.new is None else inside
+                yield Reason(inside, f"{describe(path)}/{change.path}", _short(change.old), _short(change.new))
+        case Source(path=path) | SourceTree(path=path):
+            yield Reason(code, describe(path), _short(old), _short(new))
+        case _:
+            yield Reason(code, name, _short(old), _short(new))
+
+
+def _removed(store: Store, old: Tree, new: Tree, action: Action, base: str) -> Iterator[Reason]:
+    """List what the old input root has beside all inputs that are declared now; their own changes are told already."""
+    before, after = (dict(listing(store, side)) for side in (old, new))
+    for name, node in before.items():
+        path, there = base + name, after.get(name)
+        if path in action.inputs or node == there:
+            continue
+        if isinstance(node, Tree) and isinstance(there, Tree):
+            yield from _removed(store, node, there, action, f"{path}/")
+        else:
+            yield Reason(ReasonCode.INPUT_REMOVED, path, _short(node), None)
 
 
 def _short(node: Node | None) -> str | None:
@@ -163,7 +175,9 @@ def _short(node: Node | None) -> str | None:
     match node:
         case None:
             return None
-        case File(digest=digest) | Tree(root=digest):
-            return digest.hash[:12]
+        case File(digest=digest, executable=executable):
+            return f"{digest.hash[:12]}+x" if executable else digest.hash[:12]
+        case Tree(root=root):
+            return root.hash[:12]
         case Symlink(target=target):
             return f"→ {target}"

@@ -136,7 +136,7 @@ def entries(store: Store, tree: Tree, prefix: str = "") -> Iterator[Entry]:
     The tree itself is not among them; `prefix` is put before each path, with a `/` between.
     """
     base = f"{prefix}/" if prefix else ""
-    for name, node in _members(store, tree):
+    for name, node in listing(store, tree):
         yield Entry(base + name, node)
         if isinstance(node, Tree):
             yield from entries(store, node, base + name)
@@ -148,7 +148,7 @@ def lookup(store: Store, tree: Tree, path: str) -> Node | None:
     for name in path.split("/") if path else ():
         if not isinstance(node, Tree):
             return None
-        found = dict(_members(store, node)).get(name)
+        found = dict(listing(store, node)).get(name)
         if found is None:
             return None
         node = found
@@ -199,7 +199,7 @@ def _apply(store: Store, old: Node | None, plan: _Plan, path: str) -> Node | Non
         return node
     members: dict[str, Node] = {}
     if isinstance(node, Tree):
-        members = dict(_members(store, node))
+        members = dict(listing(store, node))
     elif node is not None:
         # To remove what is not there is no error: nothing lies below a file.
         if any(_sets(below) for below in plan.below.values()):
@@ -267,7 +267,7 @@ class _Merging:
     def _folders(self, path: str, sides: list[tuple[str, Tree]]) -> Node:
         gathered: dict[str, list[tuple[str, Node]]] = {}
         for name, tree in sides:
-            for member, node in _members(self.store, tree):
+            for member, node in listing(self.store, tree):
                 gathered.setdefault(member, []).append((name, node))
         members: dict[str, Node] = {}
         for member in sorted(gathered):
@@ -300,7 +300,7 @@ def diff(store: Store, old: Tree, new: Tree) -> Iterator[Change]:
 
 
 def _diff(store: Store, old: Tree, new: Tree, base: str) -> Iterator[Change]:
-    before, after = dict(_members(store, old)), dict(_members(store, new))
+    before, after = dict(listing(store, old)), dict(listing(store, new))
     for name in sorted(before.keys() | after.keys()):
         left, right = before.get(name), after.get(name)
         if left == right:
@@ -364,7 +364,7 @@ def case_clashes(store: Store, tree: Tree) -> list[tuple[str, str]]:
     return clashes
 
 
-def _members(store: Store, tree: Tree) -> list[tuple[str, Node]]:
+def listing(store: Store, tree: Tree) -> list[tuple[str, Node]]:
     """List what is directly in a folder, by name."""
     directory = store.load(tree.root)
     members: list[tuple[str, Node]] = [(file.name, File(file.digest, file.is_executable)) for file in directory.files]
