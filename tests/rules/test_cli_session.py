@@ -74,7 +74,9 @@ def strata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Strata]:
             return call
 
     @contextlib.contextmanager
-    def open_session(path: Path, options: dict[str, Any], listeners: Any = ()) -> Iterator[Recorder]:
+    def open_session(
+        path: Path, options: dict[str, Any], listeners: Any = (), *, reading: bool = False
+    ) -> Iterator[Recorder]:
         yield Recorder({"path": path, **options}, listeners)
 
     stub = ModuleType("strata_rules.session")

@@ -41,7 +41,7 @@ def show(arguments: tuple[str, ...], given: Given, format_: str) -> None:
     """
     spec, labels = split_arguments(arguments, Path.cwd())
     path = find_stack_file(spec, Path.cwd())
-    with open_session(path, session_options(given)) as session:
+    with open_session(path, session_options(given), reading=True) as session:
         graph = session.graph(labels)
     if given.as_json or format_ == "json":
         emit_document("strata.graph", 1, picture.document(graph))

@@ -32,7 +32,7 @@ from strata_rules.spec.show import show_json, show_text
 def command(settings: Settings, spec: str | None, given: Given, *, allow_missing: bool) -> None:
     """Show the layers of the stack SPEC, what each stands on, and which have no valid lock."""
     path = find_stack_file(spec, Path.cwd())
-    with open_session(path, session_options(replace(given, include=()))) as session:
+    with open_session(path, session_options(replace(given, include=())), reading=True) as session:
         stack, statuses = session.stack, session.statuses()
     selected = _selected(stack, given.include, settings, allow_missing=allow_missing)
     if given.as_json:
