@@ -16,9 +16,9 @@ from strata_engine.action import Ref
 from strata_engine.errors import SpecError
 from strata_engine.tree import File, Symlink, Tree, assemble, entries, lookup
 from strata_rules import platforms, pylock
+from strata_rules.contents import InstalledPackage, Library, decode
 from strata_rules.download.client import Network
 from strata_rules.layout import layout
-from strata_rules.wheel.contents import InstalledPackage, Library, decode
 from strata_rules.wheel.fetch import Access, fetch_action
 from strata_rules.wheel.install import install_action
 from strata_rules.wheel.unpack import wheel_action

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from strata_engine.errors import ActionError
+from strata_rules.contents import Library, decode, encode
 from strata_rules.link.globs import excluder
 from strata_rules.link.libraries import Linked, Offers, is_system, link_libraries, module_name
-from strata_rules.wheel.contents import Library, decode, encode
 
 SITE = "lib/python3.12/site-packages"
 

@@ -17,6 +17,7 @@ from strata_engine.place import place
 from strata_engine.rule import RuleContext, Target, analyze
 from strata_engine.tree import EMPTY_TREE, File, Node, Symlink, Tree, assemble, entries, lookup
 from strata_rules import elf
+from strata_rules.contents import decode, encode, library
 from strata_rules.layout import CONFIG_PATH, DYNLIB_DIR
 from strata_rules.link.libraries import Offers
 from strata_rules.link.rule import LinkAttrs, Module, link
@@ -24,7 +25,6 @@ from strata_rules.prove_layer import prove_layer
 from strata_rules.providers import InstallInfo, LinkInfo, RuntimeInfo
 from strata_rules.runtime.capture import capture_tree
 from strata_rules.runtime.local import probe
-from strata_rules.wheel.contents import decode, encode, library
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 SITE = f"lib/python{VERSION}/site-packages"

@@ -15,7 +15,7 @@ import pytest
 from strata_engine.action import Literal, Ref
 from strata_engine.errors import SpecError
 from strata_engine.tree import File, Tree, entries, lookup
-from strata_rules.wheel.contents import EntryPoint, Library, WheelContents, decode
+from strata_rules.contents import EntryPoint, Library, WheelContents, decode
 from strata_rules.wheel.unpack import run, wheel_action
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from strata_engine.errors import ActionError, Diagnostic
-from strata_rules.wheel.contents import Library
+from strata_rules.contents import Library
 
 _SYSTEM = re.compile(
     r"""(?x) ^(?:

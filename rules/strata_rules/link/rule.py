@@ -20,12 +20,12 @@ from strata_engine.action import Action, Execution, Input, Json, Literal, Ref
 from strata_engine.errors import Diagnostic, InternalError
 from strata_engine.rule import RuleContext
 from strata_engine.tree import File, Node, Store, Symlink, Tree, assemble, edit, lookup
+from strata_rules.contents import Library, decode, encode
 from strata_rules.layout import CONFIG_PATH, DYNLIB_DIR, Layout, is_windows, layout
 from strata_rules.link import boot
 from strata_rules.link.globs import excluder
 from strata_rules.link.libraries import Linked, Offers, link_libraries
 from strata_rules.providers import InstallInfo, LinkInfo, RuntimeInfo
-from strata_rules.wheel.contents import Library, decode, encode
 
 VERSION = 1
 

@@ -40,9 +40,7 @@ from strata_engine.tree import (
     merge,
 )
 from strata_rules import elf
-from strata_rules.layout import Layout
-from strata_rules.wheel import record
-from strata_rules.wheel.contents import (
+from strata_rules.contents import (
     DATA,
     HEADERS,
     PLATLIB,
@@ -55,6 +53,8 @@ from strata_rules.wheel.contents import (
     encode,
     library,
 )
+from strata_rules.layout import Layout
+from strata_rules.wheel import record
 from strata_rules.wheel.scripts import script_files
 
 VERSION = 1

@@ -10,13 +10,15 @@ import base64
 import csv
 import io
 from collections.abc import Callable, Iterable
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_record_file
 from installer.utils import Scheme, construct_record_file
 
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic
+
+Row: TypeAlias = RecordEntry
 
 STRONG = frozenset({"sha256", "sha384", "sha512"})
 """What the specification of RECORD allows: anything newer or older is not verified but refused."""
@@ -36,9 +38,9 @@ def bad(wheel: str, what: str, notes: tuple[str, ...] = ()) -> Diagnostic:
     )
 
 
-def parse(data: bytes, wheel: str) -> tuple[dict[str, RecordEntry], list[Diagnostic]]:
+def parse(data: bytes, wheel: str) -> tuple[dict[str, Row], list[Diagnostic]]:
     """Read a RECORD into its rows by path, with everything that is wrong with them (`bad-record`)."""
-    rows: dict[str, RecordEntry] = {}
+    rows: dict[str, Row] = {}
     wrong: list[Diagnostic] = []
     try:
         # Not splitlines(): it would also break a file name at the line ends that only Unicode knows.
@@ -61,7 +63,7 @@ def parse(data: bytes, wheel: str) -> tuple[dict[str, RecordEntry], list[Diagnos
     return rows, wrong
 
 
-def weakness(entry: RecordEntry) -> str | None:
+def weakness(entry: Row) -> str | None:
     """Say why a row proves nothing about its file; None where it does."""
     if entry.hash_ is None:
         return f"RECORD gives no hash of `{entry.path}`"
@@ -70,7 +72,7 @@ def weakness(entry: RecordEntry) -> str | None:
     return None
 
 
-def matches(entry: RecordEntry, digest: Digest, open_: Callable[[], BinaryIO]) -> bool:
+def matches(entry: Row, digest: Digest, open_: Callable[[], BinaryIO]) -> bool:
     """Tell whether a file is what its row says; it is opened only where the row's hash is not SHA-256."""
     if entry.size is not None and entry.size != digest.size:
         return False
@@ -80,14 +82,14 @@ def matches(entry: RecordEntry, digest: Digest, open_: Callable[[], BinaryIO]) -
         return entry.validate_stream(stream)
 
 
-def row(path: str, digest: Digest | None = None) -> RecordEntry:
+def row(path: str, digest: Digest | None = None) -> Row:
     """Make the row of a file; without a digest, RECORD's own."""
     if digest is None:
         return RecordEntry(path, None, None)
     return RecordEntry(path, Hash("sha256", _encoded(digest)), digest.size)
 
 
-def render(rows: Iterable[RecordEntry]) -> bytes:
+def render(rows: Iterable[Row]) -> bytes:
     """Write a RECORD: one row per file, sorted by path, so that equal files give equal bytes."""
     with construct_record_file((Scheme("purelib"), entry) for entry in rows) as stream:
         return stream.read()

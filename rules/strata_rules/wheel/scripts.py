@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import File, Node, Store, Tree, entries
-from strata_rules.wheel.contents import EntryPoint, WheelContents
+from strata_rules.contents import EntryPoint, WheelContents
 
 _PLACEHOLDER = b"#!python"
 """How a script that is shipped ready-made asks for the interpreter of the place that it is installed to."""

@@ -20,7 +20,6 @@ from email.message import Message
 from email.parser import HeaderParser
 from typing import NamedTuple
 
-from installer.records import RecordEntry
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -28,8 +27,7 @@ from strata_engine.action import Action, Execution, Ref
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import File, Store, Tree, assemble, case_clashes, edit
-from strata_rules.wheel import record
-from strata_rules.wheel.contents import (
+from strata_rules.contents import (
     PLATLIB,
     PURELIB,
     SCHEMES,
@@ -40,6 +38,7 @@ from strata_rules.wheel.contents import (
     encode,
     library,
 )
+from strata_rules.wheel import record
 from strata_rules.wheel.zips import Member, bad, file_and_folder, listed, printable, sound, store_member, unsafe
 
 VERSION = 1
@@ -213,7 +212,7 @@ def _unpack(execution: Execution, wheel: _Wheel, places: dict[str, str]) -> _Unp
     return _Unpacked(nodes, libraries)
 
 
-def _mismatch(store: Store, path: str, entry: RecordEntry | None, digest: Digest) -> str | None:
+def _mismatch(store: Store, path: str, entry: record.Row | None, digest: Digest) -> str | None:
     if entry is None:
         return f"`{path}` is not listed in RECORD"
     if (weak := record.weakness(entry)) is not None:
