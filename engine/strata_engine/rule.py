@@ -69,6 +69,10 @@ class RuleContext:
         """Add an action or an expansion to the graph."""
         self._graph.add(item)
 
+    def item(self, label: str) -> Action | Expansion | None:
+        """Give what the graph has under a label by now. For expansions: which rules have run is nobody's business."""
+        return self._graph.item(label)
+
 
 class Analysis(NamedTuple):
     """What analysis gives."""

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from strata_engine.rule import Target
 from strata_rules.archive.rule import ArchiveAttrs, archive
@@ -61,6 +63,7 @@ def install_target(layer: Layer, versions: Mapping[str, int]) -> str:
 
 def targets(stack: Stack, setting: Setting) -> Iterator[Target]:
     """Give the targets of all layers that are not disabled."""
+    unsure = contested(stack)
     for layer in stack.layers:
         if not layer.platforms:
             continue
@@ -68,7 +71,7 @@ def targets(stack: Stack, setting: Setting) -> Iterator[Target]:
         if buildable(layer, setting.host):
             if layer.kind == "runtime":
                 yield _runtime(layer, setting)
-            yield _packages(stack, layer, setting)
+            yield _packages(stack, layer, setting, unsure)
             yield _link(stack, layer, setting)
             yield _archive(stack, layer, setting)
 
@@ -135,7 +138,7 @@ def _locks_below(layer: Layer) -> Iterable[str]:
         yield from (f"{below.env_name}/lock" for below in layer.below)
 
 
-def _packages(stack: Stack, layer: Layer, setting: Setting) -> Target:
+def _packages(stack: Stack, layer: Layer, setting: Setting, unsure: frozenset[str]) -> Target:
     attrs = PackagesAttrs(
         layer=layer.env_name,
         platform=setting.host,
@@ -148,10 +151,25 @@ def _packages(stack: Stack, layer: Layer, setting: Setting) -> Target:
         is_runtime=layer.kind == "runtime",
         entry_points=stack.strata.entry_points,
         refuse_conflicts=stack.strata.conflicts == "error",
+        contested=unsure,
         place=layer.place("requirements"),
     )
     deps = (f"{layer.env_name}/lock", f"{layer.runtime.env_name}/runtime", *_locks_below(layer))
     return Target(name=f"{layer.env_name}/packages", rule=packages, attrs=attrs, deps=deps)
+
+
+def contested(stack: Stack) -> frozenset[str]:
+    """List the distributions that the stack file lets layers take from different indexes.
+
+    Counted are layers that say where a distribution comes from, and those that require it without saying so.
+    """
+    origins: dict[str, set[str]] = {}
+    for layer in stack.layers:
+        required = {canonicalize_name(Requirement(text).name) for text in layer.spec.requirements}
+        routed = {**stack.uv.sources, **layer.package_indexes}
+        for name in {*required, *routed}:
+            origins.setdefault(name, set()).add(routed.get(name, ""))
+    return frozenset(name for name, indexes in origins.items() if len(indexes) > 1)
 
 
 def _link(stack: Stack, layer: Layer, setting: Setting) -> Target:

@@ -94,7 +94,7 @@ def test_a_lock_cannot_reach_outside_the_declared_folders(make_wheel, access, tm
 def test_names_are_files_and_only_a_differing_one_says_its_hash():
     first, second = (LockedWheel("a", "1", "a-1-py3-none-any.whl", digit * 64, url="https://x/") for digit in "12")
     moved = LockedWheel("a", "1", "a-1-py3-none-any.whl", "1" * 64, path="wheels/a-1-py3-none-any.whl")
-    assert names([first, second, moved]) == {
+    assert names([first, second, moved], taken=lambda name: None) == {
         first: "a-1-py3-none-any.whl",
         second: "a-1-py3-none-any.whl~22222222",
         moved: "a-1-py3-none-any.whl",

@@ -154,6 +154,34 @@ def test_a_wheel_that_differs_from_a_lower_layers_has_its_hash_in_the_label(make
     assert graph.item("app-x/install").inputs == {"wheels/local": Ref(f"wheel/{suffix}")}
 
 
+def test_layers_beside_each_other_may_differ_in_one_wheel(make_wheel, tmp_path):
+    wheel = make_wheel("local", {"local.py": b"1"})
+    old = pylock(("local", wheel))
+    wheel = make_wheel("local", {"local.py": b"2"})
+    stack = Stack(tmp_path)
+    for layer in ("app-a", "app-b"):
+        stack.add(layer)
+    graph = stack.expanded({"app-a": old, "app-b": pylock(("local", wheel))})
+    suffix = f"{wheel.name}~{digest_file(wheel).hash[:8]}"
+    assert graph.item("app-a/install").inputs == {"wheels/local": Ref(f"wheel/{wheel.name}")}
+    assert graph.item("app-b/install").inputs == {"wheels/local": Ref(f"wheel/{suffix}")}
+    assert graph.item(f"fetch/{suffix}").fixed == digest_file(wheel).hash
+
+
+@pytest.mark.parametrize("order", [("app-a", "app-b"), ("app-b", "app-a")])
+def test_labels_of_what_may_differ_do_not_depend_on_who_is_first(order, make_wheel, tmp_path):
+    wheel = make_wheel("local", {"local.py": b"1"})
+    locks, hashes = {"app-a": pylock(("local", wheel))}, {"app-a": digest_file(wheel).hash[:8]}
+    wheel = make_wheel("local", {"local.py": b"2"})
+    locks, hashes = locks | {"app-b": pylock(("local", wheel))}, hashes | {"app-b": digest_file(wheel).hash[:8]}
+    stack = Stack(tmp_path)
+    for layer in order:
+        stack.add(layer, contested=frozenset({"local"}))
+    graph = stack.expanded(locks)
+    for layer in order:
+        assert graph.item(f"{layer}/install").inputs == {"wheels/local": Ref(f"wheel/{wheel.name}~{hashes[layer]}")}
+
+
 def test_another_platform_is_named_and_has_its_own_layout(make_wheel, tmp_path):
     stack = Stack(tmp_path, "win_amd64")
     stack.add("app-x")

@@ -6,7 +6,7 @@ wheel folder fetches nothing again; the addresses travel beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,15 +29,23 @@ class Access(NamedTuple):
     """Folders outside the workspace that locks may take wheels from."""
 
 
-def names(wheels: Iterable[LockedWheel]) -> dict[LockedWheel, str]:
-    """Name each wheel for its labels: its file name, with `~` and 8 hex of the SHA-256 where an earlier one differs.
+def names(
+    wheels: Iterable[LockedWheel], *, contested: Collection[str] = (), taken: Callable[[str], str | None]
+) -> dict[LockedWheel, str]:
+    """Name each wheel for its labels: its file name, with `~` and 8 hex of the SHA-256 where others may differ.
 
-    Layers that list the wheels of the layers below first therefore agree with them.
+    History goes by label, so a label should not depend on which lock is there first. Layers list the wheels of the
+    layers below first, and so agree with them. Layers beside each other know nothing of each other's locks, and to wait
+    for these would keep every download back; so all wheels of `contested` distributions have their hash in the name:
+    those which the stack file lets come from different places. What is left is two layers that asked alike and were
+    answered differently, as when an index replaced a file between two locks: then a name is whose `taken` says (it
+    gives the SHA-256 that the graph has under a name), and the worst that order does is `cached` for `up-to-date`.
     """
     plain: dict[str, str] = {}
     found: dict[LockedWheel, str] = {}
     for wheel in wheels:
-        same = plain.setdefault(wheel.file, wheel.sha256) == wheel.sha256
+        first = plain.setdefault(wheel.file, wheel.sha256)
+        same = first == wheel.sha256 == (taken(wheel.file) or first) and wheel.name not in contested
         found[wheel] = wheel.file if same else f"{wheel.file}~{wheel.sha256[:8]}"
     return found
 

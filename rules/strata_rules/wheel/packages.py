@@ -43,6 +43,8 @@ class PackagesAttrs(msgspec.Struct, frozen=True, kw_only=True):
     """Merge the runtime's own tree too."""
     entry_points: bool = False
     refuse_conflicts: bool = False
+    contested: frozenset[str] = frozenset()
+    """Distributions that layers of the stack may take from different places: see `fetch.names`."""
     place: Place | None = None
     """Where the stack file declares the layer."""
 
@@ -61,6 +63,10 @@ def packages(ctx: RuleContext) -> tuple[InstallInfo]:
     lower = tuple(locks.values())
     install = label_of(attrs.layer, "install", attrs.platform, attrs.host)
 
+    def taken(name: str) -> str | None:
+        item = ctx.item(f"fetch/{name}")
+        return item.fixed if isinstance(item, Action) else None
+
     def expand(read: Callable[[Ref], bytes]) -> Iterable[Action]:
         lock = pylock.parse(read(own), attrs.lock_file)
         selected = pylock.select(
@@ -72,7 +78,7 @@ def packages(ctx: RuleContext) -> tuple[InstallInfo]:
             place=attrs.place,
         )
         known = [wheel for ref in lower for wheel in _all_wheels(pylock.parse(read(ref), ref.label))]
-        named = names([*known, *_all_wheels(lock)])
+        named = names([*known, *_all_wheels(lock)], contested=attrs.contested, taken=taken)
         for wheel in selected:
             name = named[wheel]
             yield fetch_action(wheel, f"fetch/{name}", lock_folder=attrs.lock_folder, access=attrs.access)
