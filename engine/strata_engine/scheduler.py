@@ -255,12 +255,8 @@ class Scheduler:
         if stale or action.committed is not None:
             # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be explained.
             self._decider.keep(decision.key)
-        if stale:
-            if action.committed is not None:
-                committed = action.committed
-                await anyio.to_thread.run_sync(
-                    committed.write, decision.key.digest, decision.artifact, self._decider.cas
-                )
+        if stale and (committed := action.committed) is not None:
+            await anyio.to_thread.run_sync(committed.write, decision.key.digest, decision.artifact, self._decider.cas)
         outcome = Outcome.UP_TO_DATE if decision.fresh else Outcome.CACHED
         past = self._decider.history.past(action.label)
         seconds = past.seconds if past is not None else 0.0

@@ -226,7 +226,12 @@ class World:
 
 
 @given(specs(), st.lists(st.lists(CHANGES, max_size=4), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None, phases=NO_SHRINK, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=NO_SHRINK,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 def test_any_history_builds_what_a_clean_build_builds(
     shape: tuple[Spec, ...], rounds: list[list[tuple[str, int, int]]]
 ) -> None:
@@ -246,7 +251,12 @@ def test_any_history_builds_what_a_clean_build_builds(
 
 
 @given(specs(), st.data())
-@settings(max_examples=25, deadline=None, phases=NO_SHRINK, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=NO_SHRINK,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 def test_damage_to_the_store_costs_time_and_nothing_else(shape: tuple[Spec, ...], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Model(shape, contents=[0] * SOURCES, params=[0] * len(shape))
