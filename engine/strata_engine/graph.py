@@ -6,13 +6,15 @@ the graph as vertices without an action until the expansion adds them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
 import networkx as nx
 
-from strata_engine.action import Action, Expansion, Input, Placement, Ref, SourceTree
+from strata_engine.action import Action, Expansion, Input, Placement, Ref, Scope, SourceTree
 from strata_engine.errors import SpecError
 
 Item: TypeAlias = Action | Expansion
@@ -77,6 +79,34 @@ class ActionGraph:
                 self._graph.add_edge(label, promise)
         return True
 
+    def grow(self, items: Iterable[Item]) -> None:
+        """Add items, all or none. Raises SpecError where the graph with them is not valid."""
+        added: list[Item] = []
+        try:
+            for item in items:
+                if self.add(item):
+                    added.append(item)
+            self.validate()
+        except SpecError:
+            for item in reversed(added):
+                self._take_back(item)
+            raise
+
+    def _take_back(self, item: Item) -> None:
+        label = item.label
+        del self._items[label]
+        neighbours = [label, *needs(item)]
+        self._graph.remove_edges_from([(needed, label) for needed in needs(item)])
+        for promise in item.promises if isinstance(item, Expansion) else ():
+            self._graph.remove_edges_from([(label, promise)])
+            neighbours.append(promise)
+            if self._promised.get(promise) == label:
+                del self._promised[promise]
+        unknown = [name for name in neighbours if name not in self._items and name not in self._promised]
+        self._graph.remove_nodes_from(
+            [name for name in unknown if name in self._graph and not self._graph.degree(name)]
+        )
+
     def validate(self) -> None:
         """Refuse cycles and labels that nobody makes. Raises SpecError naming the way round."""
         if not nx.is_directed_acyclic_graph(self._graph):
@@ -89,17 +119,39 @@ class ActionGraph:
                 hint="one of these inputs has to come from somewhere else",
             )
         for label in self._graph:
-            if label not in self._items and label not in self._promised:
-                users = ", ".join(f"`{user}`" for user in sorted(self._graph.successors(label)))
-                raise SpecError.of("unknown-label", f"{users} needs `{label}`, which no action makes")
+            if label in self._promised or isinstance(self._items.get(label), Action):
+                continue
+            users = [name for name in self._graph.successors(label) if self._reads(name, label)]
+            if users:
+                names = ", ".join(f"`{user}`" for user in sorted(users))
+                raise SpecError.of(
+                    "unknown-label",
+                    f"no action makes `{label}`, which {names} reads",
+                    hint=self._did_you_mean(label),
+                )
+
+    def _reads(self, label: str, needed: str) -> bool:
+        item = self._items.get(label)
+        return item is not None and needed in needs(item)
+
+    def _did_you_mean(self, label: str) -> str | None:
+        close = get_close_matches(label, self.labels(), n=1)
+        return f"did you mean `{close[0]}`?" if close else None
 
     def closure(self, wanted: Iterable[str]) -> set[str]:
-        """List what must be looked at for the wanted labels: they and all they need."""
+        """List what must be looked at for the wanted labels: they and all they need. Raises SpecError."""
         found: set[str] = set()
-        for label in wanted:
+        waiting = list(wanted)
+        for label in waiting:
+            if label not in self._graph:
+                raise SpecError.of(
+                    "unknown-label", f"there is no action called `{label}`", hint=self._did_you_mean(label)
+                )
+        while waiting:
+            label = waiting.pop()
             if label not in found:
                 found.add(label)
-                found |= nx.ancestors(self._graph, label)
+                waiting.extend(self._graph.pred[label])
         return found
 
     def predecessors(self, label: str) -> list[str]:
@@ -136,16 +188,17 @@ def check_placements(placements: Sequence[Placement]) -> None:
     """Refuse two outputs at one place, or one inside another. Raises SpecError `doubly-produced`."""
     by_path: dict[PurePath, Placement] = {}
     for placement in placements:
-        for folder in [placement.path, *placement.path.parents]:
-            other = by_path.get(folder)
-            if other is not None and other.ref != placement.ref:
-                raise _doubly_produced(other, placement)
-        by_path[placement.path] = placement
-    for placement in placements:
-        for folder in placement.path.parents:
-            other = by_path.get(folder)
-            if other is not None:
-                raise _doubly_produced(other, placement)
+        other = by_path.setdefault(_normal(placement), placement)
+        if other.ref != placement.ref:
+            raise _doubly_produced(other, placement)
+    for path, placement in by_path.items():
+        for folder in path.parents:
+            if folder in by_path:
+                raise _doubly_produced(by_path[folder], placement)
+
+
+def _normal(placement: Placement) -> PurePath:
+    return PurePath(os.path.normpath(placement.path))
 
 
 def _doubly_produced(first: Placement, second: Placement) -> SpecError:
@@ -164,6 +217,8 @@ def _comparable(source: Input) -> object:
 def _same(first: Item, second: Item) -> bool:
     """Tell whether two items would come to the same key, as far as analysis knows."""
     if isinstance(first, Action) and isinstance(second, Action):
+        if first.scope is second.scope is Scope.FIXED_OUTPUT:
+            return first.fixed == second.fixed
         fields = ("mnemonic", "version", "params", "environment", "platform", "scope", "fixed")
         if any(getattr(first, field) != getattr(second, field) for field in fields):
             return False
