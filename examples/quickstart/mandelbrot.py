@@ -1,11 +1,10 @@
-"""The Mandelbrot set in the terminal, two pixels to a character."""
+"""The Mandelbrot set in the terminal."""
 
 import shutil
 import sys
 
 import numpy as np
-from rich.console import Console
-from rich.text import Text
+from picture import show
 
 
 def escape_times(width: int, height: int, limit: int = 120) -> np.ndarray:
@@ -36,13 +35,7 @@ def main() -> None:
     size = shutil.get_terminal_size((80, 26))
     width, rows = min(size.columns, 120), min(size.lines - 3, 36)
     rgb = colours(escape_times(width, rows * 2))
-    console = Console(width=width, highlight=False)
-    for top, bottom in zip(rgb[::2], rgb[1::2], strict=True):
-        line = Text()
-        for upper, lower in zip(top, bottom, strict=True):
-            line.append("▀", f"rgb({upper[0]},{upper[1]},{upper[2]}) on rgb({lower[0]},{lower[1]},{lower[2]})")
-        console.print(line)
-    console.print(f"numpy {np.__version__} on Python {sys.version.split()[0]}, from {sys.prefix}", style="dim")
+    show(rgb, f"numpy {np.__version__} on Python {sys.version.split()[0]}, from {sys.prefix}")
 
 
 if __name__ == "__main__":

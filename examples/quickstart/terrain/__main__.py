@@ -6,8 +6,7 @@ import sys
 import contourpy
 import numpy as np
 from palette import colours
-from rich.console import Console
-from rich.text import Text
+from picture import show
 
 from terrain.heights import island
 
@@ -23,13 +22,7 @@ def main() -> None:
         for line in lines.lines(level):
             x, y = np.rint(np.asarray(line).T).astype(int)
             rgb[y, x] = rgb[y, x] * 7 // 10
-    console = Console(width=width, highlight=False)
-    for top, bottom in zip(rgb[::2], rgb[1::2], strict=True):
-        text = Text()
-        for upper, lower in zip(top, bottom, strict=True):
-            text.append("▀", f"rgb({upper[0]},{upper[1]},{upper[2]}) on rgb({lower[0]},{lower[1]},{lower[2]})")
-        console.print(text)
-    console.print(f"island {seed}: contourpy {contourpy.__version__}, numpy {np.__version__}", style="dim")
+    show(rgb, f"island {seed}: contourpy {contourpy.__version__}, numpy {np.__version__}")
 
 
 if __name__ == "__main__":
