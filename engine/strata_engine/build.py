@@ -135,7 +135,8 @@ class Build:
             run=result.run,
             started=started,
             seconds=result.seconds,
-            command=tuple(sys.argv[1:]),
+            # In a locale without UTF-8, and for names that are none, arguments hold what no JSON can.
+            command=tuple(word.encode("utf-8", "backslashreplace").decode() for word in sys.argv[1:]),
             exit_code=result.exit_code,
             counts=result.counts,
             actions=result.actions,

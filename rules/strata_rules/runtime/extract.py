@@ -216,7 +216,8 @@ class _TarInfo(tarfile.TarInfo):
 
 
 def _tar(stream: BinaryIO) -> Iterator[Member]:
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo, errorlevel=2) as tar:
+    # Not the locale's encoding, which tarfile would take: the same archive is the same tree everywhere.
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo, encoding="utf-8", errorlevel=2) as tar:
         for info in tar:
             if info.sparse is not None:
                 raise unsafe(info.name, "is a sparse file")
