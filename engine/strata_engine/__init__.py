@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Stored as Stored,
     )
     from strata_engine.build import Build as Build, BuildResult as BuildResult, open_build as open_build
+    from strata_engine.console.choose import plain_console as plain_console
     from strata_engine.decision import Settings as Settings
     from strata_engine.digest import Digest as Digest
     from strata_engine.errors import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "action": "Action Committed Execution Expansion Literal Placement Ref Scope Source SourceTree Stored",
     "build": "Build BuildResult open_build",
+    "console.choose": "plain_console",
     "decision": "Settings",
     "digest": "Digest",
     "errors": "ActionError Diagnostic HostError Place SpecError StrataError",

@@ -5,6 +5,8 @@ A console is heard through `Shown`, a Listener; a ticker thread of its own keeps
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -92,3 +94,8 @@ def open_console(
 
         return Shown(LiveConsole(sink, detail, paint, now=now))
     return Shown(PlainConsole(sink, detail._replace(quiet=detail.quiet or kind is Kind.NONE), paint, now=now))
+
+
+def plain_console(*, explain: bool = False) -> Shown:
+    """Open a plain console on standard error; with `explain` it says why each action ran."""
+    return open_console(sys.stderr, os.environ, console="plain", color="auto", detail=Detail(explain=explain))
