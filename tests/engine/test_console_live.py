@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from strata_engine.console.choose import open_console
 from strata_engine.console.live import LiveConsole
 from strata_engine.console.plain import PlainConsole
@@ -77,6 +79,12 @@ def test_the_terminal_is_given_back_on_any_way_out() -> None:
     drawn, out, code = on_a_terminal("raise")
     assert (code, out) == (7, "")
     assert drawn.rindex(HIDE) < drawn.rindex(SHOW)
+
+
+@pytest.fixture(autouse=True)
+def _capable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rich draw, wherever the tests run."""
+    monkeypatch.setenv("TERM", "xterm")
 
 
 def live(stream: io.StringIO) -> LiveConsole:
