@@ -56,6 +56,16 @@ def test_a_build_in_the_middle() -> None:
     assert render(view, 103.5, 30)[1] == "     3.3 s  fetch/numpy.whl  …"
 
 
+def test_a_long_label_gives_way_to_its_bytes() -> None:
+    label = "fetch/numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"
+    view = told(
+        (100.0, started(label)),
+        (100.0, ActionProgress(label=label, done=1_000_000, total=16_900_000)),
+        (101.0, ActionProgress(label=label, done=12_000_000, total=16_900_000)),
+    )
+    assert render(view, 101.0, 64)[1] == "     1.0 s  fetch/numpy-2.4.6-cp311-cp…  12.0/16.9 MB  11.0 MB/s"
+
+
 def test_more_running_than_rows() -> None:
     view = told((100.0, BuildStarted(run="1", total=9)), *((100.0 + n, started(f"wheel/{n}")) for n in range(5)))
     assert render(view, 105.0, 60, rows=4) == [
@@ -69,7 +79,7 @@ def test_more_running_than_rows() -> None:
 def test_waiting_is_shown_until_the_build_goes_on() -> None:
     waiting = (100.0, Waiting(what="the workspace", holder="process 4711"))
     assert render(told(waiting), 102, 80) == [
-        "0/0 actions · 2.0 s",
+        "getting ready · 2.0 s",
         "  waiting for the workspace, held by process 4711",
     ]
     assert render(told(waiting, (101, BuildStarted(run="1", total=3))), 102, 80) == ["0/3 actions · 2.0 s"]

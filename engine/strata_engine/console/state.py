@@ -27,6 +27,9 @@ from strata_engine.words import duration, fit, printable, size, size_of
 HITS = (Outcome.UP_TO_DATE, Outcome.CACHED, Outcome.REMOTE)
 """The outcomes for which nothing had to run."""
 
+SHORTEST_LABEL = 16
+"""Characters of a label that are shown however narrow the terminal is."""
+
 
 class Running(NamedTuple):
     """An action that executes now."""
@@ -96,24 +99,30 @@ def fold(view: BuildView, event: Event, now: float) -> BuildView:
 def header(view: BuildView, now: float) -> str:
     """Give the line that says how far the build is."""
     hits = sum(view.counts.get(name, 0) for name in HITS)
-    parts = [f"{view.done}/{max(view.total, view.done)} actions"]
+    total = max(view.total, view.done)
+    parts = [f"{view.done}/{total} actions" if total else "getting ready"]
     parts += [f"{count} {word}" for count, word in ((hits, "hit" if hits == 1 else "hits"),) if count]
     parts += [f"{view.counts[name]} {name}" for name in (Outcome.EXECUTED, Outcome.FAILED) if view.counts.get(name)]
     parts += [f"{len(view.running)} running"] if view.running else []
     return " · ".join([*parts, duration(now - view.started)])
 
 
-def running_line(running: Running, now: float) -> str:
-    """Give an action's own line: its timer, its label, its bytes, what it said last."""
-    parts = [f"{duration(now - running.started):>10}", printable(running.label)]
+def running_line(running: Running, now: float, width: int) -> str:
+    """Give an action's own line: its timer, its label, its bytes, what it said last.
+
+    Where there is not room for all, bytes stay whole and the label is cut: wheels have long names.
+    """
+    timer = f"{duration(now - running.started):>10}"
+    bytes_ = []
     if running.done or running.total:
-        parts.append(size_of(running.done, running.total))
+        bytes_.append(size_of(running.done, running.total))
         rate = running.rate(now)
         if rate is not None:
-            parts.append(f"{size(rate)}/s")
-    if running.line:
-        parts.append(printable(running.line).strip())
-    return "  ".join(parts)
+            bytes_.append(f"{size(rate)}/s")
+    taken = sum(len(part) + 2 for part in (timer, *bytes_))
+    label = fit(printable(running.label), max(SHORTEST_LABEL, width - taken))
+    said = [printable(running.line).strip()] if running.line else []
+    return "  ".join([timer, label, *bytes_, *said])
 
 
 def render(view: BuildView, now: float, width: int, rows: int = 12) -> list[str]:
@@ -126,8 +135,8 @@ def render(view: BuildView, now: float, width: int, rows: int = 12) -> list[str]
     room = max(1, rows - len(lines))
     if len(actions) > room:
         hidden = len(actions) - (room - 1)
-        lines += [running_line(action, now) for action in actions[: room - 1]]
+        lines += [running_line(action, now, width) for action in actions[: room - 1]]
         lines.append(f"{'':>10}  … and {hidden} more")
     else:
-        lines += [running_line(action, now) for action in actions]
+        lines += [running_line(action, now, width) for action in actions]
     return [fit(line, width) for line in lines]
