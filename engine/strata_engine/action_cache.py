@@ -3,12 +3,13 @@
 It knows rows and results, not actions or why they run. A row is sealed together with its key, so a row that is torn,
 moved or written by anything else is told from a good one and is a miss. Commit order (design §5): the blobs that wait
 in the CAS are written in the transaction of the result that may refer to them, so no crash leaves a result without
-them.
+them. Results that took no time to make wait for a group as well, and are seen by this process all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 from strata_engine.cas import Cas
@@ -54,10 +55,17 @@ class ActionCache:
     def __init__(self, index: Index, cas: Cas) -> None:
         self._index = index
         self._cas = cas
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._waiting: dict[bytes, bytes] = {}
+        self._leaving: Mapping[bytes, bytes] = {}
 
     def lookup(self, key: Digest) -> Lookup:
         """Find the result of an action; whether its blobs are still there is for the caller to ask of the CAS."""
-        row = self._index.get(row_key(key))
+        name = row_key(key)
+        with self._lock:
+            row = self._waiting.get(name) or self._leaving.get(name)
+        row = row or self._index.get(name)
         return Missing() if row is None else _opened(key, row)
 
     def get(self, key: Digest) -> ActionResult | None:
@@ -73,11 +81,33 @@ class ActionCache:
 
     def put(self, key: Digest, result: ActionResult) -> None:
         """Keep a result, and before it every blob that waits to be written. Raises HostError."""
+        self.put_later(key, result)
+        self.flush()
+
+    def put_later(self, key: Digest, result: ActionResult) -> None:
+        """Keep a result with the next group; it is lost, and nothing else, where there is none."""
         data = encode_action_result(result)
-        self._cas.flush({row_key(key): _seal(key, data) + data})
+        with self._lock:
+            self._waiting[row_key(key)] = _seal(key, data) + data
+
+    def flush(self) -> None:
+        """Write what waits, the blobs in the CAS too, as one transaction. Raises HostError."""
+        with self._flushing:
+            with self._lock:
+                self._leaving, self._waiting = self._waiting, {}
+            try:
+                self._cas.flush(self._leaving)
+            except BaseException:
+                with self._lock:
+                    self._waiting = {**self._leaving, **self._waiting}
+                raise
+            finally:
+                self._leaving = {}
 
     def delete(self, key: Digest) -> None:
         """Forget a result. Raises HostError."""
+        with self._lock:
+            self._waiting.pop(row_key(key), None)
         self._index.delete((row_key(key),))
 
 

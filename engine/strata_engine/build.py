@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -14,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import anyio
 import msgspec
 
-from strata_engine import run_record
-from strata_engine.action import Placement, Ref, Source, SourceTree
+from strata_engine import known, run_record
+from strata_engine.action import Expansion, Placement, Ref, Source, SourceTree
 from strata_engine.decision import Decider, Settings, entry_of
-from strata_engine.errors import Diagnostic, host_error
-from strata_engine.events import BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
+from strata_engine.errors import Diagnostic, HostError, host_error
+from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
 from strata_engine.executor import Executor
 from strata_engine.graph import ActionGraph, check_placements
 from strata_engine.history import History
@@ -28,7 +27,10 @@ from strata_engine.scheduler import Scheduler
 from strata_engine.sources import Sources
 from strata_engine.store import LocalStore, open_store, store_folder
 from strata_engine.tree import Artifact
-from strata_engine.workspace import Workspace, exclusive
+from strata_engine.workspace import Workspace, command_line, exclusive
+
+GOODBYE_SECONDS = 1.0
+"""How long the second signal waits for consoles."""
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,22 +90,23 @@ class Build:
         run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
         started, begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
         wanted = list(wanted)
-        self.emit(BuildStarted(run, len(graph.closure(wanted))))
+        wanted_items = [graph.item(label) for label in graph.closure(wanted)]
+        self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items)))
         decider = Decider(self.store.cas, self.store.cache, self.sources, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, self.emit)
         scheduler = Scheduler(graph, decider, executor, self.emit, self.store.locks)
         try:
-            _drive(scheduler, executor, wanted, placements)
+            _drive(scheduler, executor, wanted, placements, self.emit)
         finally:
-            self.store.cas.flush()
+            self.store.cache.flush()
         seconds = time.monotonic() - begun
         result = _result(run, scheduler, seconds)
         if earlier is not None:
             result = _joined(earlier, result)
         if last or result.exit_code:
-            self.emit(BuildFinished(result.seconds, result.counts, result.interrupted))
             if not settings.dry_run:
                 self._save(result, started)
+            self.emit(BuildFinished(result.seconds, result.counts, result.interrupted))
         return result
 
     def look(self, graph: ActionGraph, wanted: Iterable[str]) -> dict[str, Finished]:
@@ -116,7 +119,7 @@ class Build:
         decider = Decider(self.store.cas, self.store.cache, self.sources, self.history, settings, ())
         executor = Executor(self.store.cas, self.store.scratch, _silent)
         scheduler = Scheduler(graph, decider, executor, _silent, self.store.locks)
-        _drive(scheduler, executor, list(wanted), ())
+        _drive(scheduler, executor, list(wanted), (), _silent)
         return scheduler.done
 
     def entry(self, artifact: Artifact, ref: Ref) -> Artifact:
@@ -135,8 +138,7 @@ class Build:
             run=result.run,
             started=started,
             seconds=result.seconds,
-            # In a locale without UTF-8, and for names that are none, arguments hold what no JSON can.
-            command=tuple(word.encode("utf-8", "backslashreplace").decode() for word in sys.argv[1:]),
+            command=tuple(command_line()),
             exit_code=result.exit_code,
             counts=result.counts,
             actions=result.actions,
@@ -160,23 +162,29 @@ def open_build(
 ) -> Iterator[Build]:
     """Open a workspace for building: its lock is held until the end, unless nothing but `look` is to be called.
 
+    A state folder that cannot be written is a warning: nothing is remembered, and nobody else builds there either.
     Raises HostError.
     """
-    workspace.prepare()
 
     def tell(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    lock = exclusive(workspace.state / "lock", lambda holder: tell(Waiting("the workspace", holder)))
-    with contextlib.nullcontext() if reading else lock:
-        opened = store or open_store(store_folder(), lambda diagnostic: tell(Warned(diagnostic)))
+    with contextlib.ExitStack() as stack:
         try:
-            build = Build(workspace, opened, listeners)
-            yield build
-        finally:
-            if store is None:
-                opened.close()
+            workspace.prepare()
+            if not reading:
+                path = workspace.state / "lock"
+                stack.enter_context(exclusive(path, lambda holder: tell(Waiting("the workspace", holder))))
+        except HostError as error:
+            for diagnostic in error.diagnostics:
+                tell(Warned(diagnostic._replace(severity="warning")))
+        opened = store
+        if opened is None:
+            opened = open_store(store_folder(), lambda diagnostic: tell(Warned(diagnostic)))
+            stack.callback(opened.close)
+        known.remember(opened.folder, workspace)
+        yield Build(workspace, opened, listeners)
 
 
 def _silent(_: Event) -> None:
@@ -196,13 +204,16 @@ def _joined(earlier: BuildResult, later: BuildResult) -> BuildResult:
     )
 
 
-def _drive(scheduler: Scheduler, executor: Executor, wanted: list[str], placements: Sequence[Placement]) -> None:
+def _drive(
+    scheduler: Scheduler, executor: Executor, wanted: list[str], placements: Sequence[Placement], emit: Listener
+) -> None:
     async def watch_signals() -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 if scheduler.interrupted:
                     # The second signal means now: nothing that is half-written has a name yet.
                     executor.children.kill()
+                    _say_goodbye(emit)
                     os._exit(130)
                 scheduler.interrupt()
 
@@ -217,6 +228,13 @@ def _drive(scheduler: Scheduler, executor: Executor, wanted: list[str], placemen
         anyio.run(main)
     except BaseExceptionGroup as group:
         raise _first(group) from group
+
+
+def _say_goodbye(emit: Listener) -> None:
+    """Let consoles give the terminal back, unless that takes longer than a person waits: it may be stopped itself."""
+    saying = threading.Thread(target=emit, args=(Aborted(),), daemon=True)
+    saying.start()
+    saying.join(GOODBYE_SECONDS)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

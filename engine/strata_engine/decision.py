@@ -12,16 +12,16 @@ from typing import TypeAlias
 import msgspec
 
 from strata_engine import codec
-from strata_engine.action import Action, Literal, Placement, Ref, Scope, Source, SourceTree, Stored
+from strata_engine.action import Action, Committed, Literal, Placement, Ref, Scope, Source, SourceTree, Stored
 from strata_engine.action_cache import ActionCache, Corrupt, Hit, Missing, artifact_of
 from strata_engine.cas import BlobLost, Cas
 from strata_engine.digest import ABSENT, stamp
 from strata_engine.errors import Diagnostic, SpecError
-from strata_engine.history import History, Past
+from strata_engine.history import History, Past, PlacedOutput
 from strata_engine.key import Key, compute
 from strata_engine.sources import Sources
 from strata_engine.staleness import Reason, ReasonCode, explain
-from strata_engine.tree import Artifact, File, Node, lookup
+from strata_engine.tree import Artifact, File, Node, lookup, total_size
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +58,8 @@ class MustRun(msgspec.Struct, frozen=True):
     """The action has to be executed."""
 
     key: Key
+    inputs: Mapping[str, Node]
+    """The contents that the key was computed from."""
     reasons: tuple[Reason, ...]
 
 
@@ -65,7 +67,7 @@ Decision: TypeAlias = Done | MustRun
 
 
 class Decider:
-    """Decides for one build. Not for use from several threads at once."""
+    """Decides for one build: one decision at a time, while worker threads resolve inputs and record history."""
 
     def __init__(
         self,
@@ -114,32 +116,52 @@ class Decider:
         """Decide about an action. Raises SpecError where `locked` forbids what would have to be done."""
         key = self.key(action, inputs)
         past = self.history.past(action.label)
+
+        def must_run(*codes: ReasonCode) -> MustRun:
+            own = tuple(Reason(code, action.label) for code in codes)
+            return MustRun(key, inputs, (*own, *self.changes(action, key, past), *self.displaced(action.label)))
+
+        if action.committed is not None and self.settings.locked:
+            return self._locked(action, action.committed, key, past)
         if self.forced(action.label):
-            return MustRun(key, (Reason(ReasonCode.FORCED, action.label),))
+            return must_run(ReasonCode.FORCED)
         if action.scope is Scope.VOLATILE:
-            return MustRun(key, (Reason(ReasonCode.VOLATILE, action.label),))
+            return must_run(ReasonCode.VOLATILE)
         if action.committed is not None:
             kept = action.committed.read(key.digest, self.cas)
             if kept is not None:
                 return self._found(action, key, past, kept, kept=True)
-            if self.settings.locked:
-                raise SpecError.of(
-                    "locked",
-                    f"`{action.label}` would have to run, which `--locked` forbids",
-                    action.place,
-                    notes=action.committed.why_invalid(key.digest),
-                    hint="run without `--locked` and commit what it writes",
-                )
         match self.cache.lookup(key.digest):
             case Hit(result=result):
                 artifact = artifact_of(result)
-                if action.committed is not None and self.cas.lost(artifact):
-                    return MustRun(key, (Reason(ReasonCode.CACHE_BLOB_LOST, action.label),))
-                return self._found(action, key, past, artifact, warnings_of(result))
+                try:
+                    if action.committed is not None and self.cas.lost(artifact):
+                        return must_run(ReasonCode.CACHE_BLOB_LOST)
+                    return self._found(action, key, past, artifact, warnings_of(result))
+                except BlobLost:
+                    return must_run(ReasonCode.CACHE_BLOB_LOST)
             case Corrupt():
-                return MustRun(key, (Reason(ReasonCode.CACHE_ENTRY_CORRUPT, action.label),))
+                return must_run(ReasonCode.CACHE_ENTRY_CORRUPT)
             case Missing():
-                return MustRun(key, self.reasons(action, key, past))
+                if past is not None and past.artifact is not None and past.key == key.digest:
+                    return must_run(ReasonCode.CACHE_ENTRY_MISSING)
+                return must_run()
+
+    def _locked(self, action: Action, committed: Committed, key: Key, past: Past | None) -> Decision:
+        """Take what is committed, or refuse: nothing may replace it."""
+        notes: tuple[str, ...] = ("it is to run in any case",)
+        if not self.forced(action.label):
+            kept = committed.read(key.digest, self.cas)
+            if kept is not None:
+                return self._found(action, key, past, kept, kept=True)
+            notes = committed.why_invalid(key.digest)
+        raise SpecError.of(
+            "locked",
+            f"`{action.label}` would have to run, which `--locked` forbids",
+            action.place,
+            notes=notes,
+            hint="run without `--locked` and commit what it writes",
+        )
 
     def _found(
         self,
@@ -155,43 +177,63 @@ class Decider:
 
         `kept` says that it is what the workspace keeps, so that it need not be written there.
         """
-        broken = self.broken(action.label, artifact)
+        same = past is not None and past.key == key.digest and past.artifact is not None
+        changes = () if same else self.changes(action, key, past)
+        broken = self.broken(action.label, artifact, outdated=same)
         if action.committed is not None and not kept:
             broken = (Reason(ReasonCode.OUTPUT_MISSING, action.label), *broken)
-        size = past.bytes if past is not None and past.key == key.digest else 0
-        if past is not None and past.key == key.digest and past.artifact is not None and not broken:
+        size = past.bytes if past is not None and same else size_of(self.cas, artifact)
+        # In a fresh checkout whose lock is valid nothing is to be done either.
+        fresh = not broken and (same or (past is None and action.committed is not None))
+        if fresh:
             return Done(key, artifact, fresh=True, size=size)
-        if past is None and action.committed is not None and not broken:
-            # A fresh checkout whose lock is valid: nothing was to do.
-            return Done(key, artifact, fresh=True, size=size)
-        changed = () if past is not None and past.key == key.digest else self.reasons(action, key, past)
-        return Done(key, artifact, fresh=False, reasons=(*changed, *broken), warnings=warnings, size=size)
+        return Done(key, artifact, fresh=False, reasons=(*changes, *broken), warnings=warnings, size=size)
 
     def placements(self, label: str) -> list[Placement]:
         """List where the output of a label is wanted."""
         return self._placements.get(label, [])
 
-    def broken(self, label: str, artifact: Artifact) -> tuple[Reason, ...]:
-        """Say which wanted outputs of a label are not at their place as they should be."""
+    def broken(self, label: str, artifact: Artifact, *, outdated: bool) -> tuple[Reason, ...]:
+        """Say which wanted outputs of a label are not at their place as they should be.
+
+        An earlier output, untouched, counts only where it is `outdated`: where no change of the key explains it.
+        """
         reasons = []
         for placement in self.placements(label):
             node = entry_of(self.cas, artifact, placement.ref)
             if self.history.intact(placement.path, node):
                 continue
             there = self.history.placed(placement.path)
-            missing = there is None or stamp(placement.path) == ABSENT
-            changed = there is not None and there.output != (node.digest if isinstance(node, File) else node.root)
-            code = ReasonCode.OUTPUT_MISSING if missing or changed else ReasonCode.OUTPUT_TAMPERED
-            reasons.append(Reason(code, self.sources.workspace.relative(placement.path)))
+            displaced = self._displaced(placement, there)
+            if displaced is not None:
+                reasons.append(displaced)
+            elif outdated and there is not None:
+                subject = self.sources.workspace.relative(placement.path)
+                wanted = node.digest if isinstance(node, File) else node.root
+                reasons.append(Reason(ReasonCode.OUTPUT_MISSING, subject, there.output.hash[:12], wanted.hash[:12]))
         return tuple(reasons)
 
-    def reasons(self, action: Action, key: Key, past: Past | None) -> tuple[Reason, ...]:
-        """Say why no result exists for this key, by comparing with the last one of this label."""
+    def displaced(self, label: str) -> tuple[Reason, ...]:
+        """Say which outputs of a label are not as they were left, whatever they are to be now."""
+        placed = ((placement, self.history.placed(placement.path)) for placement in self.placements(label))
+        found = (self._displaced(placement, there) for placement, there in placed if there is not None)
+        return tuple(reason for reason in found if reason is not None)
+
+    def _displaced(self, placement: Placement, there: PlacedOutput | None) -> Reason | None:
+        found = stamp(placement.path)
+        if there is not None and there.stamp == found != ABSENT:
+            return None
+        missing = there is None or found == ABSENT
+        code = ReasonCode.OUTPUT_MISSING if missing else ReasonCode.OUTPUT_TAMPERED
+        return Reason(code, self.sources.workspace.relative(placement.path))
+
+    def changes(self, action: Action, key: Key, past: Past | None) -> tuple[Reason, ...]:
+        """Say all that is not as it was when this label was last built with success."""
         if past is None:
             return (Reason(ReasonCode.FIRST_BUILD, action.label),)
         failed = (Reason(ReasonCode.PREVIOUS_FAILED, action.label),) if past.artifact is None else ()
         if past.key == key.digest:
-            return failed or (Reason(ReasonCode.CACHE_ENTRY_MISSING, action.label),)
+            return failed
         self.keep(key)
         try:
             found = explain(self.cas, past.key, key.digest, action, self.sources.workspace.relative)
@@ -201,7 +243,7 @@ class Decider:
 
     def keep(self, key: Key) -> None:
         """Put the blobs that explain a key into the store."""
-        self.cas.put(key.action)
+        self.cas.put_named(key.digest, key.action)
         self.cas.put(key.command)
 
 
@@ -213,6 +255,14 @@ def entry_of(cas: Cas, artifact: Artifact, ref: Ref) -> Artifact:
     if found is None or not isinstance(found, Artifact):
         raise SpecError.of("missing-output", f"`{ref.label}` has no output `{ref.path}`")
     return found
+
+
+def size_of(cas: Cas, artifact: Artifact) -> int:
+    """Give the size of an output's files together; 0 where it cannot be known."""
+    try:
+        return artifact.digest.size if isinstance(artifact, File) else total_size(cas, artifact)
+    except BlobLost:
+        return 0
 
 
 def warnings_of(result: codec.ActionResult) -> tuple[Diagnostic, ...]:

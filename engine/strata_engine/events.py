@@ -121,4 +121,8 @@ class BuildFinished(Event, frozen=True):
     interrupted: bool = False
 
 
+class Aborted(Event, frozen=True):
+    """The process ends now, whatever is unfinished: who holds the terminal gives it back while hearing this."""
+
+
 Listener: TypeAlias = Callable[[Event], None]

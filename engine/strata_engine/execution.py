@@ -1,40 +1,58 @@
 """Executes one action of a graph to a filed result, whatever happens to its inputs' blobs meanwhile.
 
-Between the scheduler, which chooses what runs, and the executor, which runs it. Equal keys are executed once, among
-the actions of a build and among builds. A result found in a cache is provisional until its blobs are needed: what
+Between the scheduler, which chooses what runs, and the executor, which runs it. Equal keys are executed once among
+builds (the scheduler sees to it within one). A result found in a cache is provisional until its blobs are needed: what
 turns out to be lost or corrupt is made again by running its producer within the same build ("rewinding",
 engines.md §4.4).
+
+Hard part: an action that takes no time must cost no time. `try_here` does all of it on one thread, and results that
+took less to make than to write are written in groups; the lock of a key is held until its result can be read::
+
+    try_here ──(a blob is lost, another build has the lock)──> execute, which can wait
+    result ──put_later──> group ──commit──> written, locks released
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import anyio
-import anyio.to_thread
 
-from strata_engine.action import Action, Literal, Placement, Scope, Source, SourceTree
+from strata_engine.action import Action, Expansion, Placement, Scope, Source, SourceTree
 from strata_engine.action_cache import Hit, artifact_of, result_of
 from strata_engine.cas import BlobLost
-from strata_engine.decision import Decider, MustRun, entry_of, warnings_of, warnings_to_bytes
+from strata_engine.decision import Decider, MustRun, entry_of, size_of, warnings_of, warnings_to_bytes
 from strata_engine.digest import Digest
-from strata_engine.errors import ActionError, Diagnostic, InternalError, StrataError, host_error
+from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
 from strata_engine.events import ActionStarted, Listener, Outcome, Placed, Waiting, Warned
-from strata_engine.executor import Executor
+from strata_engine.executor import Cancelled, Executor, in_thread, is_plain
 from strata_engine.graph import ActionGraph, needs
 from strata_engine.history import Past
 from strata_engine.key import Key
+from strata_engine.locks import KeyLocks
 from strata_engine.place import place
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.tree import Artifact, File, Node, total_size
-from strata_engine.workspace import HeldLock, try_exclusive
+from strata_engine.tree import Artifact, Node
 
 ATTEMPTS = 3
 """How often an action is begun anew because a blob that it reads is lost, before the build gives up."""
+
+QUICK_SECONDS = 0.02
+"""An action that took less has its result written in a group."""
+
+GROUP = 64
+"""Results of a group, at most."""
+
+GROUP_SECONDS = 0.05
+"""How often groups are written."""
+
+POLL_SECONDS = 0.05
+"""How often a lock that another build has is tried."""
 
 
 class Executions:
@@ -46,7 +64,7 @@ class Executions:
         decider: Decider,
         executor: Executor,
         emit: Listener,
-        locks: Path,
+        locks: KeyLocks,
         done: dict[str, Finished],
     ) -> None:
         self._graph = graph
@@ -55,56 +73,99 @@ class Executions:
         self._emit = emit
         self._locks = locks
         self._done = done
-        self._running: dict[Digest, anyio.Event] = {}
         self._recovering: dict[str, anyio.Lock] = {}
+        self._group_lock = threading.Lock()
+        self._group: list[Digest] = []
+
+    def try_here(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished | None:
+        """Execute an action that is a plain function on this thread, or take the result that someone made meanwhile.
+
+        None where something has to be waited for first: then `execute` does it.
+        """
+        key = decision.key.digest
+        if any(self._decider.cas.lost(self.artifact(label)) for label in needs(action)) or not self._locks.take(key):
+            return None
+        recorded = False
+        begun = time.monotonic()
+        try:
+            found = self._look_again(action, decision)
+            if found is not None:
+                return found
+            self._secure_sources(action)
+            self._tell_start(action, decision, pool, slot)
+            finished = self._make(action, decision.reasons, begun, decision)
+            recorded = True
+        except BlobLost:
+            return None
+        except StrataError as error:
+            return self._failed(action, decision, error, begun)
+        finally:
+            if not recorded:
+                self._locks.release([key])
+        self._record(key, finished.seconds)
+        return finished
 
     async def execute(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished:
         """Execute one action, or take the result that someone else made of it meanwhile."""
-        past = self._decider.history.past(action.label)
-        expected = past.seconds if past is not None and past.seconds else None
-        while (other := self._running.get(decision.key.digest)) is not None:
-            await other.wait()
-            if action.scope is not Scope.VOLATILE and (found := self._look_again(action, decision)) is not None:
-                return found
-        mine = self._running[decision.key.digest] = anyio.Event()
+        key = decision.key.digest
+        waited = await self._lock(key)
+        recorded = False
         begun = time.monotonic()
         try:
-            async with self._exclusively(decision.key) as waited:
-                if waited and (found := self._look_again(action, decision)) is not None:
-                    return found
-                begun = time.monotonic()
-                self._emit(
-                    ActionStarted(
-                        action.label, action.mnemonic, pool, slot, decision.reasons, action.description, expected
-                    )
-                )
-                return await self._attempt(action, decision.reasons, begun)
+            found = self._look_again(action, decision, waited=waited)
+            if found is not None:
+                return found
+            self._tell_start(action, decision, pool, slot)
+            finished = await self._attempt(action, decision.reasons, begun, decision)
+            recorded = True
         except StrataError as error:
-            self._decider.history.record(action.label, Past.of(decision.key.digest, None, time.monotonic() - begun))
-            return failed(
-                action.label,
-                action.mnemonic,
-                error,
-                key=decision.key.digest,
-                reasons=decision.reasons,
-                seconds=time.monotonic() - begun,
-            )
+            return self._failed(action, decision, error, begun)
         finally:
-            del self._running[decision.key.digest]
-            mine.set()
+            if not recorded:
+                self._locks.release([key])
+        await in_thread(self._record, key, finished.seconds)
+        return finished
 
-    def _exclusively(self, key: Key) -> _ActionLock:
-        return _ActionLock(self._locks / key.digest.hash, self._emit)
+    async def _lock(self, key: Digest) -> bool:
+        """Wait for the lock of a key; True where someone else had it."""
+        waited = False
+        while not self._locks.take(key):
+            if not waited:
+                self._emit(Waiting(f"action {key.hash[:12]}", "another build that makes the same thing"))
+            waited = True
+            await anyio.sleep(POLL_SECONDS)
+        return waited
 
-    def _look_again(self, action: Action, decision: MustRun) -> Finished | None:
-        """Look in the cache once more after having waited for whoever made the same thing."""
+    def _tell_start(self, action: Action, decision: MustRun, pool: str, slot: int) -> None:
+        past = self._decider.history.past(action.label)
+        expected = past.seconds if past is not None and past.seconds else None
+        self._emit(
+            ActionStarted(action.label, action.mnemonic, pool, slot, decision.reasons, action.description, expected)
+        )
+
+    def _failed(self, action: Action, decision: MustRun, error: StrataError, begun: float) -> Finished:
+        seconds = time.monotonic() - begun
+        key = decision.key.digest
+        # Kept so that the next build can say what has changed since.
+        self._decider.keep(decision.key)
+        self._decider.history.record(action.label, Past.of(key, None, seconds))
+        return failed(action.label, action.mnemonic, error, key=key, reasons=decision.reasons, seconds=seconds)
+
+    def _look_again(self, action: Action, decision: MustRun, *, waited: bool = False) -> Finished | None:
+        """Look in the cache once more: another build may have made the same thing since it was decided to make it."""
+        forced = any(reason.reason is ReasonCode.FORCED for reason in decision.reasons)
+        if action.scope is Scope.VOLATILE or (forced and not waited):
+            return None
         match self._decider.cache.lookup(decision.key.digest):
             case Hit(result=result):
                 artifact = artifact_of(result)
-                if self._decider.cas.lost(artifact):
+                if action.committed is not None or self._decider.cas.lost(artifact):
                     return None
-                size = self.size(artifact)
-                self._decider.history.record(action.label, Past.of(decision.key.digest, artifact, 0.0, size))
+                past = self._decider.history.past(action.label)
+                seconds = past.seconds if past is not None else 0.0
+                size = size_of(self._decider.cas, artifact)
+                self._decider.keep(decision.key)
+                self._decider.history.record(action.label, Past.of(decision.key.digest, artifact, seconds, size))
                 return Finished(
                     label=action.label,
                     mnemonic=action.mnemonic,
@@ -118,25 +179,65 @@ class Executions:
             case _:
                 return None
 
-    async def _attempt(self, action: Action, reasons: tuple[Reason, ...], begun: float) -> Finished:
-        """Run an action whose input blobs may turn out to be lost; file its result in the order of design §5."""
+    async def _attempt(
+        self, action: Action, reasons: tuple[Reason, ...], begun: float, decision: MustRun | None = None
+    ) -> Finished:
+        """Run an action whose input blobs may turn out to be lost."""
         for attempt in range(ATTEMPTS):
             try:
                 await self.secure_inputs(action)
-                inputs, key = await anyio.to_thread.run_sync(self._prepare, action)
-                artifact, warnings = await self._run(action, inputs)
-                break
+                if is_plain(action):
+                    return await in_thread(self._make, action, reasons, begun, decision)
+                inputs, key = await in_thread(self._prepare, action, decision)
+                with as_failure(action):
+                    artifact, warnings = await self._executor.run(action, inputs)
+                return await in_thread(self._file, action, reasons, begun, key, artifact, warnings)
             except BlobLost as lost:
                 if attempt == ATTEMPTS - 1:
-                    raise ActionError.of(
-                        "blob-lost",
-                        f"`{action.label}` could not read `{lost.digest}`, which the store keeps losing",
-                        hint="check the disk that the store is on",
-                    ) from lost
-        else:  # pragma: no cover - the last attempt raises
-            raise InternalError.of("no-attempt", action.label)
+                    raise self.given_up(action.label, lost) from lost
+        raise AssertionError("the last attempt returns or raises")
+
+    @staticmethod
+    def given_up(label: str, lost: BlobLost) -> HostError:
+        """Say that a blob is lost again and again."""
+        return HostError.of(
+            "blob-lost",
+            f"`{label}` could not read `{lost.digest}`, which the store keeps losing",
+            hint="check the disk that the store is on",
+        )
+
+    def _make(self, action: Action, reasons: tuple[Reason, ...], begun: float, decision: MustRun | None) -> Finished:
+        inputs, key = self._prepare(action, decision)
+        with as_failure(action):
+            artifact, warnings = self._executor.run_here(action, inputs)
+        return self._file(action, reasons, begun, key, artifact, warnings)
+
+    def _prepare(self, action: Action, decision: MustRun | None) -> tuple[dict[str, Node], Key]:
+        """Give the inputs as they are now, and their key: an input that was made again may have become another."""
+        inputs = self._decider.resolve(action, self.artifact)
+        if decision is not None and decision.inputs == inputs:
+            return inputs, decision.key
+        return inputs, self._decider.key(action, inputs)
+
+    def _file(
+        self,
+        action: Action,
+        reasons: tuple[Reason, ...],
+        begun: float,
+        key: Key,
+        artifact: Artifact,
+        warnings: Sequence[Diagnostic],
+    ) -> Finished:
+        """Keep a result: blobs, then the action result, then what git keeps, then history."""
         seconds = time.monotonic() - begun
-        size = await anyio.to_thread.run_sync(self._file, action, key, artifact, warnings, seconds)
+        self._decider.keep(key)
+        if action.scope is not Scope.VOLATILE:
+            self._decider.cache.put_later(key.digest, result_of(artifact, stderr=warnings_to_bytes(warnings)))
+        if action.committed is not None:
+            self._decider.cache.flush()
+            action.committed.write(key.digest, artifact, self._decider.cas)
+        size = size_of(self._decider.cas, artifact)
+        self._decider.history.record(action.label, Past.of(key.digest, artifact, seconds, size))
         for warning in warnings:
             self._emit(Warned(warning, action.label))
         return Finished(
@@ -151,42 +252,32 @@ class Executions:
             diagnostics=tuple(warnings),
         )
 
-    def _prepare(self, action: Action) -> tuple[dict[str, Node], Key]:
-        inputs = self._decider.resolve(action, self.artifact)
-        return inputs, self._decider.key(action, inputs)
+    def _record(self, key: Digest, seconds: float) -> None:
+        """See to it that a result which is kept for later gets written, and its lock released then."""
+        with self._group_lock:
+            self._group.append(key)
+            full = len(self._group) >= GROUP
+        if full or seconds >= QUICK_SECONDS:
+            with contextlib.suppress(HostError):
+                # What could not be written now is tried again at the end, where it is an error.
+                self.commit()
 
-    async def _run(self, action: Action, inputs: dict[str, Node]) -> tuple[Artifact, list[Diagnostic]]:
+    def commit(self) -> None:
+        """Write the results that wait, and release their locks. Raises HostError."""
+        with self._group_lock:
+            keys, self._group = self._group, []
         try:
-            return await self._executor.run(action, inputs)
-        except (StrataError, BlobLost):
-            raise
-        except OSError as error:
-            raise host_error(error) from error
-        except Exception as error:
-            # A rule is a user's code too: its defect is this action's failure, not the build's.
-            text = "".join(traceback.format_exception(error))
-            message = f"the rule of `{action.label}` raised {type(error).__name__}: {error}"
-            raise ActionError(Diagnostic("rule-crashed", message, action.place), output=text) from error
+            self._decider.cache.flush()
+        finally:
+            self._locks.release(keys)
 
-    def _file(
-        self, action: Action, key: Key, artifact: Artifact, warnings: Sequence[Diagnostic], seconds: float
-    ) -> int:
-        """Keep a result: blobs, then the action result, then what git keeps, then history."""
-        self._decider.keep(key)
-        if action.scope is not Scope.VOLATILE:
-            self._decider.cache.put(key.digest, result_of(artifact, stderr=warnings_to_bytes(warnings)))
-        if action.committed is not None:
-            action.committed.write(key.digest, artifact, self._decider.cas)
-        size = self.size(artifact)
-        self._decider.history.record(action.label, Past.of(key.digest, artifact, seconds, size))
-        return size
-
-    def size(self, artifact: Artifact) -> int:
-        """Give the size of an output's files together; 0 where it cannot be known."""
-        try:
-            return artifact.digest.size if isinstance(artifact, File) else total_size(self._decider.cas, artifact)
-        except BlobLost:
-            return 0
+    async def commit_groups(self) -> None:
+        """Write groups of results until cancelled."""
+        while True:
+            await anyio.sleep(GROUP_SECONDS)
+            if self._group:
+                with contextlib.suppress(HostError):
+                    await in_thread(self.commit)
 
     def artifact(self, label: str) -> Artifact:
         """Give the output of a label that is done."""
@@ -194,26 +285,34 @@ class Executions:
         assert artifact is not None, label
         return artifact
 
+    # -- lost blobs --------------------------------------------------------------------------------------------------
+
     async def secure_inputs(self, action: Action) -> None:
         """See to it that the content of every input is in the store."""
         for label in needs(action):
             await self.secure(label)
-        for source in action.inputs.values():
-            if isinstance(source, Literal):
-                self._decider.cas.put(source.data)
-        reads = [source for source in action.inputs.values() if isinstance(source, (Source, SourceTree))]
-        if reads:
-            await anyio.to_thread.run_sync(self._secure_sources, reads)
+        if any(isinstance(source, (Source, SourceTree)) for source in action.inputs.values()):
+            await in_thread(self._secure_sources, action)
 
-    def _secure_sources(self, reads: Sequence[Source | SourceTree]) -> None:
+    async def secure_all(self, item: Action | Expansion) -> None:
+        """See to it that all that an item reads is in the store."""
+        if isinstance(item, Action):
+            await self.secure_inputs(item)
+        else:
+            for label in needs(item):
+                await self.secure(label)
+
+    def _secure_sources(self, action: Action) -> None:
         cas, sources = self._decider.cas, self._decider.sources
-        for source in reads:
+        for source in action.inputs.values():
             node: Artifact
             match source:
                 case Source(path=path):
                     node = sources.file(path)
                 case SourceTree(path=path, accept=accept):
                     node = sources.tree(cas, path, accept)
+                case _:
+                    continue
             for digest in cas.lost(node):
                 sources.heal(cas, digest)
 
@@ -221,7 +320,7 @@ class Executions:
         """See to it that an output is in the store whole, making it again where it is not."""
         async with self._recovering.setdefault(label, anyio.Lock()):
             finished = self._done[label]
-            lost = await anyio.to_thread.run_sync(self._decider.cas.lost, self.artifact(label))
+            lost = await in_thread(self._decider.cas.lost, self.artifact(label))
             if not lost:
                 return
             action = self._graph.item(label)
@@ -232,25 +331,32 @@ class Executions:
             self._done[label] = again
             self._emit(again.event())
 
+    # -- places ------------------------------------------------------------------------------------------------------
+
     async def place_all(self, placements: Sequence[Placement]) -> StrataError | None:
         """Put outputs at their places, all after every action: a failed build leaves the old ones whole."""
-        for placement in placements:
-            finished = self._done.get(placement.ref.label)
-            if finished is None or finished.artifact is None:
-                continue
-            for attempt in range(ATTEMPTS):
-                try:
-                    await anyio.to_thread.run_sync(self._place, placement)
-                    break
-                except BlobLost:
-                    if attempt == ATTEMPTS - 1:
-                        raise
-                    await self.secure(placement.ref.label)
-                except OSError as error:
-                    return host_error(error)
-                except StrataError as error:
-                    return error
+        try:
+            await in_thread(self.commit)
+            for placement in placements:
+                finished = self._done.get(placement.ref.label)
+                if finished is not None and finished.artifact is not None:
+                    await self._place_whole(placement)
+        except StrataError as error:
+            return error
+        except OSError as error:
+            return host_error(error)
         return None
+
+    async def _place_whole(self, placement: Placement) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                await in_thread(self._place, placement)
+            except BlobLost as lost:
+                if attempt == ATTEMPTS - 1:
+                    raise self.given_up(placement.ref.label, lost) from lost
+                await self.secure(placement.ref.label)
+            else:
+                return
 
     def _place(self, placement: Placement) -> None:
         history = self._decider.history
@@ -265,25 +371,17 @@ class Executions:
         self._emit(Placed(placement.ref.label, path, time.monotonic() - begun, placed.files))
 
 
-class _ActionLock:
-    """The lock of one action key among processes: who holds it makes the result, the others take it."""
-
-    def __init__(self, path: Path, emit: Listener) -> None:
-        self._path = path
-        self._emit = emit
-        self._held: HeldLock | None = None
-
-    async def __aenter__(self) -> bool:
-        """Wait for the lock; True where someone else had it."""
-        waited = False
-        while (held := try_exclusive(self._path)) is None:
-            if not waited:
-                self._emit(Waiting(f"action {self._path.name[:12]}", "another build that makes the same thing"))
-            waited = True
-            await anyio.sleep(0.05)
-        self._held = held
-        return waited
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._held is not None:
-            self._held.close()
+@contextlib.contextmanager
+def as_failure(item: Action | Expansion) -> Iterator[None]:
+    """Make of whatever a rule raises an error that is this item's and not the build's: it is a user's code too."""
+    try:
+        yield
+    except (StrataError, Cancelled):
+        raise
+    except OSError as error:
+        raise host_error(error) from error
+    except Exception as error:
+        message = f"the rule of `{item.label}` raised {type(error).__name__}: {error}"
+        place = item.place if isinstance(item, Action) else None
+        output = "".join(traceback.format_exception(error))
+        raise ActionError(Diagnostic("rule-crashed", message, place), output=output) from error

@@ -6,17 +6,22 @@ process groups of all children, and `check_cancelled` raises in the threads.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import inspect
+import io
 import os
+import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import IO, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 import anyio.to_thread
@@ -28,8 +33,17 @@ from strata_engine.events import ActionOutput, ActionProgress, Listener
 from strata_engine.place import place
 from strata_engine.tree import Artifact, File, Node, Store, Symlink
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
 GRACE_SECONDS = 5.0
 """How long a child may take to end after SIGTERM before it is killed."""
+
+LINGER_SECONDS = 0.5
+"""How long the pipes of a child that has ended are read on while someone else holds them open."""
+
+POLL_SECONDS = 0.2
+"""How often a silent child is asked whether it has ended."""
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress events of one action."""
@@ -45,16 +59,16 @@ class Children:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
-        self._processes: set[subprocess.Popen[str]] = set()
+        self._processes: set[subprocess.Popen[bytes]] = set()
 
-    def add(self, process: subprocess.Popen[str]) -> None:
+    def add(self, process: subprocess.Popen[bytes]) -> None:
         """Take responsibility for a process; it is ended at once when the build has been cancelled."""
         with self._lock:
             self._processes.add(process)
         if self.cancelled.is_set():
-            _signal_group(process, signal.SIGTERM)
+            self._end([process])
 
-    def remove(self, process: subprocess.Popen[str]) -> None:
+    def remove(self, process: subprocess.Popen[bytes]) -> None:
         """Forget a process that has ended."""
         with self._lock:
             self._processes.discard(process)
@@ -66,10 +80,7 @@ class Children:
         self.cancelled.set()
         with self._lock:
             processes = list(self._processes)
-        for process in processes:
-            _signal_group(process, signal.SIGTERM)
-        if processes:
-            threading.Thread(target=self._kill_later, args=(processes,), daemon=True).start()
+        self._end(processes)
 
     def kill(self) -> None:
         """End every group at once."""
@@ -79,16 +90,22 @@ class Children:
         for process in processes:
             _signal_group(process, signal.SIGKILL)
 
-    @staticmethod
-    def _kill_later(processes: list[subprocess.Popen[str]]) -> None:
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and any(process.poll() is None for process in processes):
-            time.sleep(0.05)
+    def _end(self, processes: list[subprocess.Popen[bytes]]) -> None:
         for process in processes:
-            _signal_group(process, signal.SIGKILL)
+            _signal_group(process, signal.SIGTERM)
+        if processes:
+            threading.Thread(target=self._kill_later, args=(processes,), daemon=True).start()
+
+    def _kill_later(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and not self._processes.isdisjoint(processes):
+            time.sleep(0.05)
+        with self._lock:
+            for process in self._processes.intersection(processes):
+                _signal_group(process, signal.SIGKILL)
 
 
-def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     # The group outlives its leader while a grandchild runs, so the leader's end proves nothing.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
@@ -105,33 +122,57 @@ class Executor:
 
     async def run(self, action: Action, inputs: Mapping[str, Node]) -> tuple[Artifact, list[Diagnostic]]:
         """Run an action to its artifact and its warnings. Raises what the action raises, or cancellation."""
-        execution = _Execution(action, inputs, self._store, self._scratch, self._emit, self.children)
+        if is_plain(action):
+            return await in_thread(self.run_here, action, inputs)
+        execution = self._execution(action, inputs)
         try:
-            if inspect.iscoroutinefunction(action.run):
-                artifact = await action.run(execution)
-            else:
-                try:
-                    artifact = await anyio.to_thread.run_sync(action.run, execution, limiter=_unlimited())
-                except Cancelled:
-                    await anyio.sleep_forever()  # the scope that set `cancelled` is ending: be cancelled by it
-                    raise
+            artifact = await until_cancelled(cast("Awaitable[Artifact]", action.run(execution)))
         finally:
-            await _shielded(execution.close)
-        if not isinstance(artifact, Artifact):
-            raise InternalError.of("bad-artifact", f"`{action.label}` gave {type(artifact).__name__} as its output")
-        if action.fixed is not None and (not isinstance(artifact, File) or artifact.digest.hash != action.fixed):
-            raise InternalError.of("bad-artifact", f"`{action.label}` did not give the fixed output {action.fixed}")
-        return artifact, execution.warnings
+            if execution.worked:
+                with anyio.CancelScope(shield=True):
+                    await in_thread(execution.close)
+        return _checked(action, artifact), execution.warnings
+
+    def run_here(self, action: Action, inputs: Mapping[str, Node]) -> tuple[Artifact, list[Diagnostic]]:
+        """Run an action that is a plain function, on this thread. Raises what the action raises, or `Cancelled`."""
+        execution = self._execution(action, inputs)
+        try:
+            artifact = action.run(execution)
+        finally:
+            execution.close()
+        return _checked(action, artifact), execution.warnings
+
+    def _execution(self, action: Action, inputs: Mapping[str, Node]) -> _Execution:
+        return _Execution(action, inputs, self._store, self._scratch, self._emit, self.children)
 
 
-async def _shielded(function: Callable[[], None]) -> None:
-    with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(function)
+def is_plain(action: Action) -> bool:
+    """Tell whether an action runs on a worker thread."""
+    return not inspect.iscoroutinefunction(action.run)
 
 
-def _unlimited() -> anyio.CapacityLimiter:
+async def in_thread(function: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
+    """Call a function on a worker thread, to its end even when cancelled meanwhile."""
     # Slots are the scheduler's business; anyio's default limit of 40 threads must not be a second, hidden pool.
-    return anyio.CapacityLimiter(1)
+    limiter = anyio.CapacityLimiter(1)
+    return await until_cancelled(anyio.to_thread.run_sync(function, *arguments, limiter=limiter))
+
+
+async def until_cancelled(work: Awaitable[T]) -> T:
+    """Await something; where it found out first that the build is being stopped, wait to be cancelled as well."""
+    try:
+        return await work
+    except Cancelled:
+        await anyio.sleep_forever()
+        raise
+
+
+def _checked(action: Action, artifact: object) -> Artifact:
+    if not isinstance(artifact, Artifact):
+        raise InternalError.of("bad-artifact", f"`{action.label}` gave {type(artifact).__name__} as its output")
+    if action.fixed is not None and (not isinstance(artifact, File) or artifact.digest.hash != action.fixed):
+        raise InternalError.of("bad-artifact", f"`{action.label}` did not give the fixed output {action.fixed}")
+    return artifact
 
 
 class _Execution(Execution):
@@ -169,11 +210,16 @@ class _Execution(Execution):
         return self._store
 
     @property
+    def worked(self) -> bool:
+        """Whether there is a scratch folder to be removed."""
+        return self._scratch is not None
+
+    @property
     def scratch(self) -> Path:
         if self._scratch is None:
             self._scratch_parent.mkdir(parents=True, exist_ok=True)
-            name = f"run-{os.getpid()}-"
-            self._scratch = Path(tempfile.mkdtemp(prefix=name, dir=self._scratch_parent))
+            # The store's sweep reads the process from the name, and leaves alone what a living one works in.
+            self._scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-run-", dir=self._scratch_parent))
         return self._scratch
 
     def close(self) -> None:
@@ -239,43 +285,91 @@ class _Execution(Execution):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
                 start_new_session=True,
             )
         except OSError as error:
             raise HostError.of("cannot-start", f"cannot start `{argv[0]}`: {error.strerror}") from error
         self._children.add(process)
         try:
-            return self._collect(process, argv)
+            output = self._collect(process)
         finally:
+            # Whatever it has left running ends with it; its group keeps its number until it is waited for.
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
             self._children.remove(process)
-
-    def _collect(self, process: subprocess.Popen[str], argv: list[str]) -> subprocess.CompletedProcess[str]:
-        """Read both pipes to their ends, telling each line as it comes."""
-        parts: dict[str, list[str]] = {"out": [], "err": []}
-
-        def drain(name: str) -> None:
-            stream = process.stdout if name == "out" else process.stderr
-            assert stream is not None
-            with stream:
-                for line in stream:
-                    parts[name].append(line)
-                    self._emit(ActionOutput(self.label, line.rstrip("\n")))
-
-        readers = [threading.Thread(target=drain, args=(name,), daemon=True) for name in parts]
-        for reader in readers:
-            reader.start()
-        process.wait()
-        for reader in readers:
-            reader.join(timeout=1.0)
-        # A grandchild that keeps a pipe open must not keep the build.
-        _signal_group(process, signal.SIGKILL)
-        for reader in readers:
-            reader.join()
         self.check_cancelled()
-        return subprocess.CompletedProcess(argv, process.returncode, "".join(parts["out"]), "".join(parts["err"]))
+        return subprocess.CompletedProcess(argv, process.returncode, *output)
+
+    def _collect(self, process: subprocess.Popen[bytes]) -> tuple[str, str]:
+        """Read both pipes until the process has ended, telling each line as it comes; give what each has said."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pipes = (_Pipe(process.stdout), _Pipe(process.stderr))
+        with selectors.DefaultSelector() as selector:
+            for pipe in pipes:
+                selector.register(pipe.stream, selectors.EVENT_READ, pipe)
+            ended = 0.0
+            while selector.get_map():
+                for key, _ in selector.select(POLL_SECONDS):
+                    for line in key.data.read():
+                        self._emit(ActionOutput(self.label, line))
+                    if key.data.at_end:
+                        selector.unregister(key.fileobj)
+                # A grandchild that keeps a pipe open must not keep the build.
+                ended = ended or (time.monotonic() if _has_ended(process) else 0.0)
+                if ended and time.monotonic() - ended > LINGER_SECONDS:
+                    break
+        for pipe in pipes:
+            for line in pipe.rest():
+                self._emit(ActionOutput(self.label, line))
+            pipe.stream.close()
+        _has_ended(process, wait=True)
+        return pipes[0].text, pipes[1].text
+
+
+class _Pipe:
+    """What a child says on one pipe, cut into lines."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.at_end = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._newlines = io.IncrementalNewlineDecoder(self._decoder, translate=True)
+        self._parts: list[str] = []
+        self._line = ""
+
+    @property
+    def text(self) -> str:
+        """All that was read."""
+        return "".join(self._parts)
+
+    def read(self) -> list[str]:
+        """Read what is there and give the lines that are whole."""
+        data = os.read(self.stream.fileno(), 1 << 16)
+        self.at_end = not data
+        return self._take(data)
+
+    def rest(self) -> list[str]:
+        """Give the last line if it has no end."""
+        lines = self._take(b"", final=True)
+        return [*lines, self._line] if self._line else lines
+
+    def _take(self, data: bytes, *, final: bool = False) -> list[str]:
+        text = self._newlines.decode(data, final=final)
+        self._parts.append(text)
+        *lines, self._line = (self._line + text).split("\n")
+        return lines
+
+
+def _has_ended(process: subprocess.Popen[bytes], *, wait: bool = False) -> bool:
+    """Tell whether a process has ended, without letting go of its number."""
+    if sys.platform == "darwin":  # which had no waitid in Python until 3.13
+        return (process.wait() if wait else process.poll()) is not None
+    try:
+        found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG))
+    except ChildProcessError:
+        return True
+    return found is not None
 
 
 def _force(function: Callable[[str], object], path: str, _error: object) -> None:

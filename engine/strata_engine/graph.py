@@ -84,8 +84,8 @@ class ActionGraph:
         added: list[Item] = []
         try:
             for item in items:
-                if self.add(item):
-                    added.append(item)
+                # One by one, so that it is known which are to be taken back.
+                added += [item] if self.add(item) else []
             self.validate()
         except SpecError:
             for item in reversed(added):

@@ -3,55 +3,52 @@
 States of a label, each transition made in one place::
 
     waiting ──(all it needs is done)──> ready ──_settle──> done            up to date, cached
-                                          └──> queued ──_work──> done      executed, failed
+                  ^                       └──> queued ──_work──> done      executed, failed
+                  └──(an input is lost: made again, or the same thing is being made)
     waiting ──(something it needs failed, or the build stops)──> done      skipped
 
 One coroutine decides, one per slot executes. Work starts as soon as one action is known to be stale; nothing waits
 for the whole graph to be looked at. How one action is executed is `execution`'s business.
+
+Hard part: thousands of actions that take no time. Decisions are made on a thread, as many as fit into a moment; a
+slot that has done one plain action takes the next one on its own thread, and `_report` hears of it afterwards.
 """
 
 from __future__ import annotations
 
-import heapq
+import asyncio
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio
-import anyio.lowlevel
-import anyio.to_thread
 
-from strata_engine.action import Action, Expansion, Placement, Ref, Source, SourceTree
+from strata_engine.action import Action, Expansion, Placement, Ref
 from strata_engine.cas import BlobLost
-from strata_engine.decision import Decider, Done, MustRun, Settings, entry_of
+from strata_engine.decision import Decider, Decision, Done, MustRun, Settings, entry_of
+from strata_engine.digest import Digest
 from strata_engine.errors import InternalError, StrataError
 from strata_engine.events import GraphGrew, Listener, Outcome, Warned
-from strata_engine.execution import ATTEMPTS, Executions
-from strata_engine.executor import Executor
+from strata_engine.execution import ATTEMPTS, Executions, as_failure
+from strata_engine.executor import Executor, in_thread, is_plain
 from strata_engine.graph import ActionGraph, needs
 from strata_engine.history import Past
+from strata_engine.locks import KeyLocks
+from strata_engine.pool import Pool
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.tree import File
 
+Work: TypeAlias = MustRun | None
+"""What a slot is to do: execute, or (None) see to it that the inputs of a label are in the store."""
 
-class _Pool:
-    """Slots of one kind, and what waits for one: the longest remaining path first, then by label."""
-
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
-        self._heap: list[tuple[float, str, MustRun]] = []
-        self._filled = anyio.Semaphore(0)
-
-    def push(self, priority: float, label: str, decision: MustRun) -> None:
-        heapq.heappush(self._heap, (-priority, label, decision))
-        self._filled.release()
-
-    async def pop(self) -> tuple[str, MustRun]:
-        await self._filled.acquire()
-        _, label, decision = heapq.heappop(self._heap)
-        return label, decision
+BATCH = 256
+"""Actions that are decided about at once, at most."""
+BATCH_SECONDS = 0.02
+"""How long results of other actions may wait while decisions are made."""
 
 
 class Scheduler:
@@ -71,31 +68,47 @@ class Scheduler:
         self._emit = emit
         self._settings: Settings = decider.settings
         cores = os.cpu_count() or 1
-        self._pools = {
-            "cpu": _Pool(self._settings.jobs or cores),
-            "network": _Pool(self._settings.network_jobs),
+        self._pools: dict[str, Pool[Work]] = {
+            "cpu": Pool(self._settings.jobs or cores),
+            "network": Pool(self._settings.network_jobs),
         }
         self._wanted: set[str] = set()
         self._closure: set[str] = set()
+        self._open: set[str] = set()
+        """Labels of the closure that are not settled."""
         self._waiting: dict[str, int] = {}
         self._ready: deque[str] = deque()
         self._seen: set[str] = set()
         """Labels that have left `waiting`."""
         self._expanded: set[str] = set()
         self._done: dict[str, Finished] = {}
-        self._execution = Executions(graph, decider, executor, emit, locks, self._done)
+        self._locks = KeyLocks(locks / "actions")
+        self._execution = Executions(graph, decider, executor, emit, self._locks, self._done)
         self._priorities: dict[str, float] = {}
+        self._making: dict[str, Digest] = {}
+        """The key of each label that is queued or runs."""
+        self._same: dict[Digest, list[str]] = {}
+        """By a key that is being made: the other labels that have it."""
+        self._recoveries: Counter[str] = Counter()
         self._wake = anyio.Event()
+        self._posted: deque[Finished] = deque()
+        self._nudged = False
+        self._heard = anyio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._scope: anyio.CancelScope | None = None
         self._first_failure: Finished | None = None
         self.interrupted = False
         self.error: StrataError | None = None
-        """What kept outputs from being placed."""
+        """What kept results or outputs from being written."""
 
     @property
     def done(self) -> dict[str, Finished]:
-        """How each action ended, by label."""
-        return self._done
+        """How each action ended, by label; an expansion is among them only where it failed."""
+        return {
+            label: finished
+            for label, finished in self._done.items()
+            if self._is_action(label) or finished.outcome is Outcome.FAILED
+        }
 
     @property
     def first_failure(self) -> Finished | None:
@@ -115,21 +128,35 @@ class Scheduler:
     async def run(self, wanted: Iterable[str], placements: Sequence[Placement] = ()) -> dict[str, Finished]:
         """Bring the wanted labels up to date, then put outputs at their places. Never raises for a failed action."""
         self._wanted = set(wanted)
+        self._loop = asyncio.get_running_loop()
         self._grow()
-        with anyio.CancelScope() as self._scope:
-            async with anyio.create_task_group() as group:
-                for name, pool in self._pools.items():
-                    for slot in range(pool.slots):
-                        group.start_soon(self._work, name, pool, slot)
-                await self._settle_all()
-                if not self._settings.dry_run and (self._first_failure is None or self._settings.keep_going):
-                    self.error = await self._execution.place_all(placements)
-                group.cancel_scope.cancel()
+        try:
+            with anyio.CancelScope() as self._scope:
+                if self.interrupted:
+                    self._scope.cancel()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._report)
+                    group.start_soon(self._execution.commit_groups)
+                    for name, pool in self._pools.items():
+                        for slot in range(pool.slots):
+                            group.start_soon(self._work, name, pool, slot)
+                    await self._settle_all()
+                    if not self._settings.dry_run and (self._first_failure is None or self._settings.keep_going):
+                        self.error = await self._execution.place_all(placements)
+                    group.cancel_scope.cancel()
+            self._hear()
+            self._execution.commit()
+        except StrataError as error:
+            self.error = self.error or error
+        finally:
+            # Only a defect comes here with children that still run; nobody would wait for them any more.
+            self._children.cancel()
+            self._locks.close()
         because = self._first_failure.label if self._first_failure is not None else "interrupted"
-        for label in sorted(self._closure - self._done.keys()):
+        for label in sorted(self._open):
             if self._is_action(label):
                 self._finish(self._skipped(label, because))
-        return self._done
+        return self.done
 
     # -- the graph ---------------------------------------------------------------------------------------------------
 
@@ -142,21 +169,23 @@ class Scheduler:
     def _grow(self) -> None:
         """Take in what the graph has become: what is wanted, what waits for how much, what is critical."""
         self._closure = self._graph.closure(self._wanted)
+        self._open = {label for label in self._closure if not self._settled(label)}
         self._priorities = self._graph.priorities(self._decider.history.seconds())
         for label in sorted(self._closure - self._seen):
             self._waiting[label] = sum(not self._settled(needed) for needed in self._graph.predecessors(label))
             if not self._waiting[label]:
                 self._make_ready(label)
         self._emit(GraphGrew(sum(self._is_action(label) for label in self._closure)))
+        self._wake.set()
 
     def _make_ready(self, label: str) -> None:
         if label not in self._seen:
             self._seen.add(label)
             self._ready.append(label)
-            self._wake.set()
 
     def _release(self, label: str) -> None:
         """Count `label` as settled for all that waits for it."""
+        self._open.discard(label)
         for successor in self._graph.successors(label):
             if successor in self._waiting and successor not in self._seen:
                 self._waiting[successor] -= 1
@@ -168,34 +197,95 @@ class Scheduler:
 
     async def _settle_all(self) -> None:
         """Decide about each label as it becomes ready, until every wanted one is done."""
-        decided = 0
-        while True:
+        while self._open:
             while self._ready:
-                await self._settle(self._ready.popleft())
-                decided += 1
-                if decided % 64 == 0:
-                    await anyio.lowlevel.checkpoint()
-            if all(self._settled(label) for label in self._closure):
-                return
-            self._wake = anyio.Event()
-            await self._wake.wait()
+                await self._settle_some()
+            if self._open:
+                self._wake = anyio.Event()
+                await self._wake.wait()
 
-    async def _settle(self, label: str) -> None:
-        item = self._graph.item(label)
-        blocker = self._blocker(label)
-        if blocker is not None:
-            self._finish(self._skipped(label, blocker))
+    async def _settle_some(self) -> None:
+        """Settle what is ready, up to a batch of actions."""
+        batch: list[Action] = []
+        while self._ready and len(batch) < BATCH:
+            label = self._ready.popleft()
+            item = self._graph.item(label)
+            blocker = self._blocker(label)
+            if blocker is not None:
+                self._finish(self._skipped(label, blocker))
+            elif item is None:
+                error = InternalError.of("broken-promise", f"no expansion added `{label}`, which one had promised")
+                self._finish(failed(label, "", error))
+            elif isinstance(item, Expansion):
+                self._expand(item)
+            elif (unknown := self._unknown_input(item)) is not None:
+                self._finish(self._would_run(item, None, Reason(ReasonCode.UPSTREAM_CHANGED, unknown)))
+            else:
+                batch.append(item)
+        if not batch:
+            # A slot may have waited for this; nothing here would let it begin.
+            await anyio.sleep(0)
             return
-        try:
-            match item:
-                case None:
-                    raise InternalError.of("broken-promise", f"no expansion added `{label}`, which one had promised")
-                case Expansion():
-                    await self._expand(item)
-                case Action():
-                    await self._settle_action(item)
-        except StrataError as error:
-            self._finish(failed(label, self._mnemonic(label), error))
+        decisions = await in_thread(self._decide_some, batch)
+        self._ready.extendleft(action.label for action in reversed(batch[len(decisions) :]))
+        for action, decision in zip(batch, decisions, strict=False):
+            await self._apply(action, decision)
+
+    def _decide_some(self, actions: Sequence[Action]) -> list[Decision | StrataError]:
+        """Decide about the first of some actions, as many as fit into a moment; on a worker thread."""
+        decisions: list[Decision | StrataError] = []
+        until = time.monotonic() + BATCH_SECONDS
+        for action in actions:
+            try:
+                with as_failure(action):
+                    inputs = self._decider.resolve(action, self._execution.artifact)
+                    decisions.append(self._decider.decide(action, inputs))
+            except StrataError as error:
+                decisions.append(error)
+            if time.monotonic() > until or self._children.cancelled.is_set():
+                break
+        return decisions
+
+    async def _apply(self, action: Action, decision: Decision | StrataError) -> None:
+        """Do what was decided about an action, as far as it costs nothing."""
+        match decision:
+            case BlobLost():
+                self._recover(action, decision)
+            case StrataError():
+                self._finish(failed(action.label, action.mnemonic, decision))
+            case Done():
+                try:
+                    await self._take(action, decision)
+                except StrataError as error:
+                    self._finish(failed(action.label, action.mnemonic, error, key=decision.key.digest))
+            case MustRun() if self._settings.dry_run:
+                self._finish(self._would_run(action, decision.key.digest, *decision.reasons))
+            case MustRun():
+                self._queue(action, decision)
+
+    def _queue(self, action: Action, decision: MustRun) -> None:
+        """Queue an action, unless another one with its key is being made: that one's result will do for both."""
+        key = decision.key.digest
+        if key in self._same:
+            self._same[key].append(action.label)
+            return
+        self._same[key] = []
+        self._making[action.label] = key
+        self._push(action.pool, action.label, decision)
+
+    def _push(self, pool: str, label: str, work: Work) -> None:
+        slots = self._pools.get(pool) or self._pools["cpu"]
+        slots.push(self._priorities.get(label, 0.0), label, work)
+
+    def _recover(self, item: Action | Expansion, lost: BlobLost) -> None:
+        """Have a slot make the inputs of an item again, and settle it anew after that."""
+        self._recoveries[item.label] += 1
+        if self._settings.dry_run:
+            self._give_up(item, Reason(ReasonCode.CACHE_BLOB_LOST, str(lost.digest)))
+        elif self._recoveries[item.label] < ATTEMPTS:
+            self._push("cpu", item.label, None)
+        else:
+            self._finish(failed(item.label, self._mnemonic(item.label), self._execution.given_up(item.label, lost)))
 
     def _blocker(self, label: str) -> str | None:
         """Name what stands in the way of a label: the first failure on its way."""
@@ -205,123 +295,153 @@ class Scheduler:
                 return there.because or needed
         return None
 
-    async def _settle_action(self, action: Action) -> None:
-        unknown = self._unknown_input(action)
-        if unknown is not None:
-            reason = Reason(ReasonCode.UPSTREAM_CHANGED, unknown)
-            self._finish(
-                Finished(label=action.label, mnemonic=action.mnemonic, outcome=Outcome.EXECUTED, reasons=(reason,))
-            )
-            return
-
-        def decide() -> Done | MustRun:
-            return self._decider.decide(action, self._decider.resolve(action, self._execution.artifact))
-
-        reads = any(isinstance(source, (Source, SourceTree)) for source in action.inputs.values())
-        if reads or action.committed is not None:
-            decision = await anyio.to_thread.run_sync(decide)
-        else:
-            try:
-                decision = decide()
-            except BlobLost:
-                await self._execution.secure_inputs(action)
-                decision = decide()
-        match decision:
-            case Done():
-                await self._take(action, decision)
-            case MustRun() if self._settings.dry_run:
-                self._finish(
-                    Finished(
-                        label=action.label,
-                        mnemonic=action.mnemonic,
-                        outcome=Outcome.EXECUTED,
-                        key=decision.key.digest,
-                        reasons=decision.reasons,
-                    )
-                )
-            case MustRun():
-                pool = self._pools.get(action.pool) or self._pools["cpu"]
-                pool.push(self._priorities.get(action.label, 0.0), action.label, decision)
-
-    def _unknown_input(self, action: Action | Expansion) -> str | None:
+    def _unknown_input(self, item: Action | Expansion) -> str | None:
         """Name an input that a dry run cannot know, because its producer would run."""
         if not self._settings.dry_run:
             return None
-        return next((label for label in needs(action) if self._done[label].artifact is None), None)
+        return next((label for label in needs(item) if self._done[label].artifact is None), None)
+
+    def _would_run(self, action: Action, key: Digest | None, *reasons: Reason) -> Finished:
+        return Finished(
+            label=action.label, mnemonic=action.mnemonic, outcome=Outcome.EXECUTED, key=key, reasons=reasons
+        )
 
     async def _take(self, action: Action, decision: Done) -> None:
         """File a result that did not have to be made."""
-        stale = not decision.fresh and not self._settings.dry_run
-        if stale or action.committed is not None:
-            # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be explained.
-            self._decider.keep(decision.key)
-        if stale and (committed := action.committed) is not None:
-            await anyio.to_thread.run_sync(committed.write, decision.key.digest, decision.artifact, self._decider.cas)
-        outcome = Outcome.UP_TO_DATE if decision.fresh else Outcome.CACHED
         past = self._decider.history.past(action.label)
         seconds = past.seconds if past is not None else 0.0
-        size = decision.size
         if not self._settings.dry_run:
-            if not decision.fresh and not size:
-                size = self._execution.size(decision.artifact)
-            self._decider.history.record(action.label, Past.of(decision.key.digest, decision.artifact, seconds, size))
+            if not decision.fresh or past is None:
+                # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be told.
+                self._decider.keep(decision.key)
+            if not decision.fresh and action.committed is not None:
+                committed, key, artifact = action.committed, decision.key.digest, decision.artifact
+                with as_failure(action):
+                    await in_thread(committed.write, key, artifact, self._decider.cas)
+            self._decider.history.record(
+                action.label, Past.of(decision.key.digest, decision.artifact, seconds, decision.size)
+            )
         for warning in decision.warnings:
             self._emit(Warned(warning, action.label))
         self._finish(
             Finished(
                 label=action.label,
                 mnemonic=action.mnemonic,
-                outcome=outcome,
+                outcome=Outcome.UP_TO_DATE if decision.fresh else Outcome.CACHED,
                 key=decision.key.digest,
                 artifact=decision.artifact,
                 reasons=decision.reasons,
-                bytes=size,
+                bytes=decision.size,
                 diagnostics=decision.warnings,
             )
         )
 
-    async def _expand(self, expansion: Expansion) -> None:
+    # -- expanding ---------------------------------------------------------------------------------------------------
+
+    def _expand(self, expansion: Expansion) -> None:
+        """Let an output decide how the graph goes on."""
         unknown = self._unknown_input(expansion)
         if unknown is not None:
-            reason = Reason(ReasonCode.UPSTREAM_CHANGED, unknown)
-            self._expanded.add(expansion.label)
-            for promise in expansion.promises:
-                self._seen.add(promise)
-                self._finish(Finished(label=promise, mnemonic="", outcome=Outcome.EXECUTED, reasons=(reason,)))
-            self._release(expansion.label)
+            self._give_up(expansion, Reason(ReasonCode.UPSTREAM_CHANGED, unknown))
             return
+        try:
+            with as_failure(expansion):
+                self._graph.grow(expansion.expand(self._read))
+        except BlobLost as lost:
+            self._recover(expansion, lost)
+        except StrataError as error:
+            self._finish(failed(expansion.label, "", error))
+        else:
+            # What was promised may need more than the expansion: everything that waits is counted anew.
+            self._expanded.add(expansion.label)
+            self._grow()
 
-        def read(ref: Ref) -> bytes:
-            node = entry_of(self._decider.cas, self._execution.artifact(ref.label), ref)
-            if not isinstance(node, File):
-                raise InternalError.of("not-a-file", f"`{ref.label}` `{ref.path}` is not a file")
-            return self._decider.cas.get(node.digest)
+    def _read(self, ref: Ref) -> bytes:
+        node = entry_of(self._decider.cas, self._execution.artifact(ref.label), ref)
+        if not isinstance(node, File):
+            raise InternalError.of("not-a-file", f"`{ref.label}` `{ref.path}` is not a file")
+        return self._decider.cas.get(node.digest)
 
-        for item in await self._read_again(expansion, read):
-            self._graph.add(item)
-        self._graph.validate()
-        # What was promised may need more than the expansion: everything that waits is counted anew.
-        self._expanded.add(expansion.label)
-        self._grow()
-
-    async def _read_again(self, expansion: Expansion, read: Callable[[Ref], bytes]) -> Iterable[Action | Expansion]:
-        """Expand; where what is read has been lost, after making it again."""
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return list(expansion.expand(read))
-            except BlobLost:
-                for ref in expansion.after:
-                    await self._execution.secure(ref.label)
-        return list(expansion.expand(read))
+    def _give_up(self, item: Action | Expansion, reason: Reason) -> None:
+        """Leave open, in a dry run, what cannot be known without making something; it would run."""
+        if isinstance(item, Action):
+            self._finish(self._would_run(item, None, reason))
+            return
+        self._expanded.add(item.label)
+        for promise in item.promises:
+            if promise in self._closure:
+                self._finish(Finished(label=promise, mnemonic="", outcome=Outcome.EXECUTED, reasons=(reason,)))
+        self._release(item.label)
 
     # -- executing ----------------------------------------------------------------------------------------------------
 
-    async def _work(self, name: str, pool: _Pool, slot: int) -> None:
+    async def _work(self, name: str, pool: Pool[Work], slot: int) -> None:
+        """Be a slot."""
         while True:
-            label, decision = await pool.pop()
-            action = self._graph.item(label)
-            assert isinstance(action, Action)
-            self._finish(await self._execution.execute(action, decision, name, slot))
+            first: tuple[str, Work] | None = await pool.pop()
+            if first is not None and self._is_plain(first):
+                first = await in_thread(self._work_here, name, pool, slot, first)
+            if first is None:
+                continue
+            label, decision = first
+            item = self._graph.item(label)
+            assert item is not None
+            if decision is not None:
+                assert isinstance(item, Action)
+                self._finish(await self._execution.execute(item, decision, name, slot))
+                continue
+            try:
+                await self._execution.secure_all(item)
+            except StrataError as error:
+                self._finish(failed(label, self._mnemonic(label), error))
+            else:
+                self._ready.append(label)
+                self._wake.set()
+
+    def _is_plain(self, work: tuple[str, Work]) -> bool:
+        item = self._graph.item(work[0])
+        return work[1] is not None and isinstance(item, Action) and is_plain(item)
+
+    def _work_here(
+        self, name: str, pool: Pool[Work], slot: int, first: tuple[str, Work] | None
+    ) -> tuple[str, Work] | None:
+        """Execute plain actions on this thread while there are any; give back what has to wait for something."""
+        while first is not None and self._is_plain(first):
+            label, decision = first
+            item = self._graph.item(label)
+            assert isinstance(item, Action)
+            assert decision is not None
+            finished = self._execution.try_here(item, decision, name, slot)
+            if finished is None:
+                return first
+            self._post(finished)
+            if self._children.cancelled.is_set() or finished.outcome is Outcome.FAILED:
+                return None
+            first = pool.take()
+        return first
+
+    def _post(self, finished: Finished) -> None:
+        """Tell the event loop how an action ended, from any thread; it is woken once for many of them."""
+        self._posted.append(finished)
+        if not self._nudged and self._loop is not None:
+            self._nudged = True
+            self._loop.call_soon_threadsafe(self._nudge)
+
+    def _nudge(self) -> None:
+        # Cleared before the posts are taken: who sees it set may rely on being heard.
+        self._nudged = False
+        self._heard.set()
+
+    async def _report(self) -> None:
+        """Finish what slots have posted."""
+        while True:
+            await self._heard.wait()
+            self._heard = anyio.Event()
+            self._hear()
+
+    def _hear(self) -> None:
+        while self._posted:
+            self._finish(self._posted.popleft())
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -331,6 +451,9 @@ class Scheduler:
             return
         self._seen.add(label)
         self._done[label] = finished
+        key = self._making.pop(label, None)
+        if key is not None:
+            self._ready.extend(self._same.pop(key))
         if self._is_action(label) or finished.outcome is Outcome.FAILED:
             self._emit(finished.event())
         if finished.outcome is Outcome.FAILED:

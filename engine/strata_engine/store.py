@@ -35,7 +35,7 @@ class LocalStore(msgspec.Struct, frozen=True, eq=False):
 
     def close(self) -> None:
         """Write what is still buffered and close the index."""
-        self.cas.flush()
+        self.cache.flush()
         self.index.close()
 
 

@@ -99,31 +99,3 @@ def exclusive(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
-
-
-class HeldLock:
-    """A lock file that this process holds until it is closed; the file goes with it."""
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
-        self._descriptor = descriptor
-
-    def close(self) -> None:
-        """Let go. Who opened the file meanwhile holds a lock that nobody else sees: work done twice, no harm."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
-        os.close(self._descriptor)
-
-
-def try_exclusive(path: Path) -> HeldLock | None:
-    """Take the lock file at `path` if nobody has it, else give None at once. Raises HostError."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise HostError.of("lock-not-writable", f"cannot open the lock file `{path}`: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return HeldLock(path, descriptor)

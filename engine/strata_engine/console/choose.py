@@ -25,7 +25,7 @@ from strata_engine.console.terminal import (
 )
 from strata_engine.console.transcript import Detail
 from strata_engine.errors import Diagnostic
-from strata_engine.events import Event
+from strata_engine.events import Aborted, Event
 
 TICK = 0.1
 """Seconds between two ticks."""
@@ -58,6 +58,10 @@ class Shown:
     def __call__(self, event: Event) -> None:
         """Hear an event."""
         self.console.hear(event, time.monotonic())
+        if isinstance(event, Aborted):
+            # Nobody leaves the `with` any more.
+            self._stop.set()
+            self.console.close()
 
     def tell(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Say what no event has said."""
