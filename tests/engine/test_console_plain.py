@@ -101,6 +101,15 @@ def test_verbose_lists_all_and_quiet_nothing() -> None:
     assert transcript(BUILD, Detail(quiet=True)) == []
 
 
+def test_a_reason_about_the_action_itself_does_not_name_it_twice() -> None:
+    first = Reason(ReasonCode.FIRST_BUILD, "a/lock")
+    events = [BuildStarted(run="1", total=1), finished("a/lock", Outcome.EXECUTED, reasons=(first, PIN))]
+    assert transcript(events, Detail(explain=True))[1:3] == [
+        "    first-build",
+        "    input-changed pylock.toml#numpy: 2.1.0 → 2.2.0",
+    ]
+
+
 def failing(**more: object) -> list[Event]:
     output = "\n".join(f"line {n}" for n in range(1, 26)) + "\n::error::owned\n\x1b[2Jlast\n"
     bad = Diagnostic("exit-code", "`app-x/link` ended with exit code 1")

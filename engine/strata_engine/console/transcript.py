@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from strata_engine.console.state import BuildView
 from strata_engine.console.terminal import PLAIN, Paint, diagnostic_lines
 from strata_engine.errors import Diagnostic
@@ -44,6 +46,11 @@ class Detail(NamedTuple):
 def reason_line(reason: Reason) -> str:
     """Give a reason for a person: old and new beside each other, digests cut short."""
     return printable(short(str(reason)))
+
+
+def _without_subject(reason: Reason, label: str) -> Reason:
+    """Leave out what the line names already."""
+    return msgspec.structs.replace(reason, subject="") if reason.subject == label else reason
 
 
 class Transcript:
@@ -98,7 +105,7 @@ class Transcript:
             if ran or self.detail.verbose:
                 lines.append(self._headline(event, view))
             if ran and self.detail.explain:
-                lines += [f"    {reason_line(reason)}" for reason in event.reasons]
+                lines += [f"    {reason_line(_without_subject(reason, event.label))}" for reason in event.reasons]
         if failed:
             return lines + self._failure(event)
         return lines if self.detail.quiet else lines + [x for d in event.diagnostics for x in self._diagnostic(d)]
@@ -127,7 +134,8 @@ class Transcript:
         # The prefix also keeps a hostile `::error::` from being read as a workflow command.
         lines += [f"  | {line}" for line in output[-wanted:]]
         if not self.detail.explain:
-            lines += [f"note: `{event.label}` ran because of {reason_line(reason)}" for reason in event.reasons[:3]]
+            because = [_without_subject(reason, event.label) for reason in event.reasons[:3]]
+            lines += [f"note: `{event.label}` ran because of {reason_line(reason)}" for reason in because]
         return lines
 
     def _diagnostic(self, diagnostic: Diagnostic) -> list[str]:
