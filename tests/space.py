@@ -1,8 +1,9 @@
 """A workspace, a store and the real command line on them: what end-to-end tests are written with.
 
 The template is a small layered stack on wheels made on the spot: runtime `python` → framework `low` (wheels `alpha`,
-`beta`) → framework `up` (wheel `gamma`, which needs `alpha`) → applications `hello` (a module) and `world` (a
-package). Wheels come from the workspace's folder `wheels`, and no index is asked.
+`beta`) → framework `up` (wheel `gamma`, which needs `alpha`) → applications `hello` (a module, no requirements) and
+`world` (a package, wheel `zeta`). Wheels come from the workspace's folder `wheels`, and no index is asked. In that
+folder are also an older `alpha`, and `delta`, which needs `epsilon`; nothing of the stack asks for them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ requirements = []
 name = "world"
 launch_module = "world"
 frameworks = ["up"]
-requirements = []
+requirements = ["zeta"]
 
 [tool.uv]
 no-index = true
@@ -143,6 +144,10 @@ class Space:
         [found] = self.layer(layer).glob("lib/python*/site-packages")
         return found
 
+    def forget_snapshots(self) -> None:
+        """Let the next build look at everything itself."""
+        shutil.rmtree(self.root / ".strata" / "snapshots", ignore_errors=True)
+
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def command(self) -> Sequence[str]:
@@ -214,5 +219,9 @@ def write_stack(space: Space) -> None:
     space.write("world/__main__.py", "import beta\nfrom world import names\nprint('world', names.NAME, beta.NAME)\n")
     space.write("world/names.py", "NAME = 'wide'\n")
     space.wheel("alpha")
+    space.wheel("alpha", version="0.9")
     space.wheel("beta")
     space.wheel("gamma", requires=["alpha"])
+    space.wheel("delta", requires=["epsilon"])
+    space.wheel("epsilon")
+    space.wheel("zeta")

@@ -6,10 +6,8 @@ must not pay for the rest of it (design §6).
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # known to type checkers; `typing` itself takes as long to import as Python takes to start
     from strata_engine.action import (
         Action as Action,
         Committed as Committed,
@@ -70,7 +68,9 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 __all__ = tuple(_MODULE_OF)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    import importlib  # noqa: PLC0415 - see above
+
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

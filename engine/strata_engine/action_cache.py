@@ -20,8 +20,9 @@ from strata_engine.codec import (
     decode_action_result,
     encode_action_result,
 )
-from strata_engine.digest import Digest, seal
+from strata_engine.digest import Digest
 from strata_engine.index import Index
+from strata_engine.seal import seal
 from strata_engine.tree import Artifact, File, Tree
 
 OUTPUT = "out"

@@ -1,8 +1,7 @@
 """Digests: what names content, and what notices that a file changed.
 
 SHA-256 plus size names content everywhere it can be seen from outside: in the CAS, in keys, on the wire, in locks
-(REAPI `Digest`). xxh3-128 seals state that stays on this machine. This module is the only door to both hashes and
-imports the standard library and xxhash only.
+(REAPI `Digest`). This module is the only door to hashlib, as `seal` is to xxhash.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from typing import BinaryIO, NamedTuple
-
-import xxhash
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed."""
@@ -92,11 +89,6 @@ def digest_file(path: str | os.PathLike[str]) -> Digest:
         return digest_stream(stream)
 
 
-def seal(data: bytes) -> bytes:
-    """Give the 16-byte xxh3-128 of local state, which tells damage apart from content (never authenticity)."""
-    return xxhash.xxh3_128_digest(data)
-
-
 class Stamp(NamedTuple):
     """What tells cheaply that a path is as it was: compared for equality, never ordered (design §6)."""
 
@@ -107,7 +99,13 @@ class Stamp(NamedTuple):
 
 
 ABSENT = Stamp(0, -1, 0, 0)
-"""The stamp of a path that was looked for and is not there."""
+"""The stamp of a path that was looked for and is not there; `snapshot` knows it by its size."""
+
+GRANULARITY_NS = 20_000_000
+"""How close to "now" a change time may be and still hide a second change: four ticks of a slow kernel clock."""
+
+COARSE_GRANULARITY_NS = 2_000_000_000
+"""The same for file systems that keep whole seconds (or, as FAT does, even ones)."""
 
 
 def stamp(path: str | os.PathLike[str]) -> Stamp:
@@ -117,3 +115,15 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
     return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def racy(value: Stamp, now_ns: int) -> bool:
+    """Tell whether a path stamped at `now_ns` could change again without its stamp showing it (git's rule).
+
+    The ctime alone decides: nobody can set it, while an mtime may be whole seconds, or lie in the future, on purpose.
+    """
+    if value == ABSENT:
+        return False
+    granularity = GRANULARITY_NS if value.ctime_ns % 1_000_000_000 else COARSE_GRANULARITY_NS
+    # A ctime ahead of the clock by little is a server's clock; by much, a clock set back, and a change will show.
+    return abs(now_ns - value.ctime_ns) < granularity

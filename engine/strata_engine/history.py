@@ -11,8 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from strata_engine.digest import Digest, Stamp, seal, stamp
+from strata_engine.digest import Digest, Stamp, stamp
 from strata_engine.errors import Diagnostic
+from strata_engine.seal import seal
 from strata_engine.tree import Artifact, File, Tree
 from strata_engine.workspace import write_atomically
 

@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from strata_engine.digest import Digest, seal
+from strata_engine.digest import Digest
 from strata_engine.history import History
+from strata_engine.seal import seal
 from strata_engine.tree import Artifact
 from strata_engine.workspace import Workspace, write_atomically
 

@@ -1,8 +1,9 @@
 """The null build: a sealed snapshot of the last good build, and the check that nothing it saw has changed.
 
-This module imports the standard library and xxhash only (design §6). A snapshot answers one request, named by
-everything that was asked (arguments, current folder, environment, versions), with the text that the build printed,
-for as long as every stamp still holds. Anything in doubt is no answer, and the full build decides.
+This module imports the standard library and xxhash only, and of these what Python has loaded anyway (design §6). A
+snapshot answers one request, named by everything that was asked (arguments, current folder, environment, versions),
+with the text that the build printed, for as long as every stamp still holds. Anything in doubt is no answer, and the
+full build decides.
 
 File form: `seal (16) | 4 lengths (<4Q) | request | answer | paths, NUL-separated | stamps (<4q each)`.
 """
@@ -11,27 +12,21 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-from strata_engine.digest import ABSENT, Stamp, seal
+from strata_engine.seal import seal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # these three cost as much to import as a null build takes
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from strata_engine.digest import Stamp
 
 _LENGTHS = struct.Struct("<4Q")
 _STAMP = struct.Struct("<4q")
 
-GRANULARITY_NS = 20_000_000
-"""How close to "now" a change time may be and still hide a second change: four ticks of a slow kernel clock."""
-
-COARSE_GRANULARITY_NS = 2_000_000_000
-"""The same for file systems that keep whole seconds (or, as FAT does, even ones)."""
-
 KEPT = 16
 """Snapshots kept per workspace: one per way of asking."""
-
-
-def request_name(arguments: Iterable[str], folder: str) -> str:
-    """Name the file of a request's snapshot."""
-    return seal("\0".join([folder, *arguments]).encode("utf-8", "surrogateescape")).hex()
 
 
 def pack(request: bytes, answer: bytes, stamps: Mapping[str, Stamp]) -> bytes:
@@ -62,7 +57,8 @@ def answer(data: bytes, request: bytes) -> bytes | None:
         try:
             found = stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            if expected != ABSENT:
+            # The size of `ABSENT`, which nothing that is there has.
+            if expected[1] != -1:
                 return None
             continue
         except (OSError, ValueError):
@@ -71,18 +67,6 @@ def answer(data: bytes, request: bytes) -> bytes | None:
         if (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) != expected:
             return None
     return bytes(parts[1])
-
-
-def racy(value: Stamp, now_ns: int) -> bool:
-    """Tell whether a path stamped at `now_ns` could change again without its stamp showing it (git's rule).
-
-    The ctime alone decides: nobody can set it, while an mtime may be whole seconds, or lie in the future, on purpose.
-    """
-    if value == ABSENT:
-        return False
-    granularity = GRANULARITY_NS if value.ctime_ns % 1_000_000_000 else COARSE_GRANULARITY_NS
-    # A ctime ahead of the clock by little is a server's clock; by much, a clock set back, and a change will show.
-    return abs(now_ns - value.ctime_ns) < granularity
 
 
 def prune(folder: Path) -> None:

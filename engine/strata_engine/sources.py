@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from strata_engine.digest import ABSENT, Digest, Stamp, digest_file, seal, stamp
+from strata_engine.digest import ABSENT, Digest, Stamp, digest_file, racy, stamp
 from strata_engine.errors import HostError, SpecError
-from strata_engine.snapshot import racy
+from strata_engine.seal import seal
 from strata_engine.tree import File, Node, Store, Symlink, Tree, assemble
 from strata_engine.workspace import Workspace, write_atomically
 

@@ -1,60 +1,97 @@
-"""The null build of a stack: finding the snapshot that answers a command line, and writing one after a good build.
+"""The null build of a stack: finding the snapshot that answers a command line.
 
-Paths are strings here, because `pathlib` costs more than the rest of a null build. Reading imports the standard
-library, xxhash and the engine's lowest modules only (design §6).
+It must not know how a snapshot is made (`remember`). Paths are strings here and nothing is imported that Python has
+not loaded by itself, but for the engine's two lowest modules: `pathlib` or `typing` alone would cost more than all
+the rest of a null build (design §6).
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
-import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-from strata_engine.digest import Stamp, stamp
-from strata_engine.snapshot import answer, pack, prune, request_name
-from strata_engine.workspace import STATE_FOLDER, Workspace, write_atomically
+from strata_engine.seal import seal
+from strata_engine.snapshot import answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SPEC_NAMES = ("venvstacks.toml", "strata.toml")
 """The stack files that are found without being named."""
 
-COMMANDS = ("build", "publish")
+COMMANDS = frozenset(("build", "publish"))
 
-_VARIABLES = ("CI", "GITHUB_ACTIONS", "HOME", "MACOSX_DEPLOYMENT_TARGET", "NETRC", "PATH", "XDG_CACHE_HOME")
-_PREFIXES = ("STRATA_", "UV_")
+STATE_FOLDER = ".strata"
+"""The workspace's, written here too because `workspace` costs too much to import; a test compares them."""
 
-_CODE = ("strata_engine", "strata_rules")
-
-
-def request(argv: list[str]) -> bytes:
-    """Give all that was asked: arguments, current folder, and the environment that can matter."""
-    chosen = sorted(
-        f"{name}={value}" for name, value in os.environ.items() if name in _VARIABLES or name.startswith(_PREFIXES)
+_VARIABLES = frozenset(
+    (
+        *("CI", "FORCE_COLOR", "GITHUB_ACTIONS", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "MACOSX_DEPLOYMENT_TARGET"),
+        *("NETRC", "NO_COLOR", "PATH", "PYENV_ROOT", "PYTHONIOENCODING", "PYTHONPATH", "PYTHONUTF8", "TERM"),
+        *("USERPROFILE", "XDG_CACHE_HOME", "XDG_DATA_HOME"),
     )
-    return "\0".join([*argv, "", os.getcwd(), "", *chosen]).encode("utf-8", "surrogateescape")
+)
+_PREFIXES = ("STRATA_", "UV_")
+_SECRET = ("_USERNAME", "_PASSWORD", "_TOKEN")
+
+
+def file_name(argv: list[str]) -> str:
+    """Name the file of a command line's snapshot."""
+    return seal(_text([os.getcwd(), *argv])).hex()
+
+
+def request(argv: list[str], environ: Mapping[str, str]) -> bytes:
+    """Give all that was asked: arguments, folder, interpreter, who reads, and the environment that can matter.
+
+    It is kept, so it holds no login; none changes what a build that has nothing to do would say.
+    """
+    chosen = sorted(
+        f"{name}={_public(value)}"
+        for name, value in environ.items()
+        if name in _VARIABLES or (name.startswith(_PREFIXES) and not name.endswith(_SECRET))
+    )
+    readers = "".join("t" if stream is not None and stream.isatty() else "-" for stream in (sys.stdout, sys.stderr))
+    return _text([*argv, "", os.getcwd(), sys.prefix, sys.version, readers, *chosen])
+
+
+def _text(parts: list[str]) -> bytes:
+    return "\0".join(parts).encode("utf-8", "surrogateescape")
+
+
+def _public(value: str) -> str:
+    """Leave the logins out of the URLs in a value."""
+    if "@" not in value:
+        return value
+    parts = []
+    for part in value.split("://"):
+        host, slash, path = part.partition("/")
+        parts.append(host.rpartition("@")[2] + slash + path)
+    return "://".join(parts)
 
 
 def _root(argv: list[str]) -> str | None:
     """Guess the workspace without parsing the command line: a wrong guess finds no snapshot, nothing worse."""
     folder = os.getcwd()
-    for option, value in itertools.pairwise(argv):
+    for number, option in enumerate(argv[:-1]):
         if option == "-C":
-            folder = os.path.join(folder, value)
+            folder = os.path.join(folder, argv[number + 1])
     for argument in argv:
         if argument.endswith(".toml"):
             return os.path.dirname(os.path.join(folder, argument))
         inner = os.path.join(folder, argument)
-        if not argument.startswith("-") and any(os.path.isfile(os.path.join(inner, name)) for name in SPEC_NAMES):
+        if not argument.startswith("-") and _has_spec(inner):
             return inner
-    while True:
-        if any(os.path.isfile(os.path.join(folder, name)) for name in SPEC_NAMES):
-            return folder
+    while not _has_spec(folder):
         above = os.path.dirname(folder)
         if above == folder:
             return None
         folder = above
+    return folder
+
+
+def _has_spec(folder: str) -> bool:
+    return any(os.path.isfile(f"{folder}/{name}") for name in SPEC_NAMES)
 
 
 def find_answer(argv: list[str]) -> tuple[str, str] | None:
@@ -62,48 +99,13 @@ def find_answer(argv: list[str]) -> tuple[str, str] | None:
     root = _root(argv)
     if root is None:
         return None
-    path = os.path.join(root, STATE_FOLDER, "snapshots", request_name(argv, os.getcwd()))
     try:
-        with open(path, "rb") as stream:
+        with open(f"{root}/{STATE_FOLDER}/snapshots/{file_name(argv)}", "rb") as stream:
             data = stream.read()
     except OSError:
         return None
-    found = answer(data, request(argv))
+    found = answer(data, request(argv, os.environ))
     if found is None:
         return None
     error, _, output = found.decode("utf-8", "replace").partition("\0")
     return error, output
-
-
-def code_files() -> list[str]:
-    """List the files of this program: a change of any is a change of everything."""
-    files = []
-    for name in _CODE:
-        package = sys.modules[name].__file__ if name in sys.modules else None
-        if package is not None:
-            files += [str(path) for path in Path(package).parent.rglob("*.py")]
-    return files
-
-
-def remember(
-    workspace: Workspace,
-    argv: list[str],
-    observed: Mapping[str, Stamp],
-    outputs: Iterable[Path],
-    error: str,
-    output: str,
-) -> None:
-    """Write the snapshot of a build that ended well.
-
-    `observed` are the stamps of all that was read, which still hold; `outputs` are stamped now, when no change of
-    them can hide in the clock's grain any more. Raises OSError.
-    """
-    time.sleep(0.021)
-    stamps = dict(observed)
-    for path in [*map(str, outputs), *code_files()]:
-        stamps[path] = stamp(path)
-    folder = workspace.state / "snapshots"
-    folder.mkdir(exist_ok=True)
-    text = f"{error}\0{output}".encode()
-    write_atomically(folder / request_name(argv, os.getcwd()), pack(request(argv), text, stamps))
-    prune(folder)

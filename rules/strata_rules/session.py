@@ -18,15 +18,16 @@ from strata_engine.action import Placement
 from strata_engine.build import Build, BuildResult, open_build
 from strata_engine.cas import BlobLost
 from strata_engine.decision import Settings
+from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.events import Listener, Outcome, Warned
 from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.workspace import Workspace
-from strata_rules import null
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
 from strata_rules.planning import Plan, SessionOptions, make_plan
 from strata_rules.publish import publish
+from strata_rules.remember import Asked, remember, stamp_at_rest
 from strata_rules.runtime import pin as pins
 from strata_rules.selection import application as find_application
 from strata_rules.selection import selected_layers, wanted_labels
@@ -68,8 +69,12 @@ class Session:
         self.stack = stack
         self._options = options
         self._build = build
+        self.standing: list[Diagnostic] = list(stack.warnings)
+        """The warnings that every such build gives again, as long as nothing changes."""
         self._outputs: list[Path] = []
         """What the last build wrote, for the snapshot."""
+        self._locks: dict[str, CommittedLock] = {}
+        """Its locks, by label."""
 
     # -- what the commands do ----------------------------------------------------------------------------------------
 
@@ -159,17 +164,33 @@ class Session:
             for layer in locked
         }
 
-    def remember(self, argv: Sequence[str], error: str, output: str) -> None:
-        """Write the snapshot by which the same command finds that it has nothing to do.
+    def remember(self, asked: Asked, result: BuildResult, answer: tuple[str, str]) -> None:
+        """Write the snapshot by which the same command finds that it has nothing to do, and give up where that fails.
 
-        `error` and `output` are what it prints then. Nothing is written where the workspace has changed meanwhile.
+        `answer` is what it prints then, to standard error and output. Nothing is written where the workspace has
+        changed meanwhile: what this build read must be as it was, and what it keeps there what it came to.
         """
         sources = self._build.sources
-        for path in self._outputs:
-            sources.observed.pop(str(path), None)
-        if sources.holds():
-            with contextlib.suppress(OSError):
-                null.remember(self._build.workspace, list(argv), sources.observed, self._outputs, error, output)
+        try:
+            outputs = stamp_at_rest(self._outputs)
+            for path, value in outputs.items():
+                if sources.observed.get(path, value) != value:
+                    # Read first and written then.
+                    del sources.observed[path]
+            if sources.holds() and self._kept(result):
+                remember(self._build.workspace, asked, sources.observed, outputs, answer)
+        except OSError:
+            # A snapshot saves time and nothing else.
+            return
+
+    def _kept(self, result: BuildResult) -> bool:
+        """Tell whether the workspace has the locks that this build came to."""
+        cas = self._build.store.cas
+        return all(
+            self._locks[action.label].read(Digest.parse(action.key), cas) == result.artifacts[action.label]
+            for action in result.actions
+            if action.label in self._locks
+        )
 
     # -- what is selected --------------------------------------------------------------------------------------------
 
@@ -233,9 +254,9 @@ class Session:
         graph = plan.analysis.graph
         result = self._build.run(graph, wanted, places, settings, earlier=earlier, last=last)
         self._outputs = [placement.path for placement in places]
-        for action in graph.actions():
-            if isinstance(action.committed, CommittedLock):
-                self._outputs += action.committed.paths
+        self._locks = {a.label: a.committed for a in graph.actions() if isinstance(a.committed, CommittedLock)}
+        for lock in self._locks.values():
+            self._outputs += lock.paths
         for layer in self.stack.of("runtime"):
             path = pin_path(self._build.workspace.root, layer)
             self._outputs.append(path)
@@ -284,6 +305,7 @@ class Session:
                     hint='set `provider = "pbs"` for what runs elsewhere',
                     severity="warning",
                 )
+                self.standing.append(warning)
                 self._build.emit(Warned(warning, f"{layer.env_name}/archive"))
 
     def _published(self, plan: Plan, layers: Iterable[Layer], result: BuildResult) -> list[PublishLayer]:

@@ -7,8 +7,9 @@ import pytest
 from strata_engine.action_cache import ActionCache, Corrupt, Hit, Missing, artifact_of, result_of
 from strata_engine.cas import Cas
 from strata_engine.codec import ActionResult, OutputDirectory, OutputFile, encode_action_result
-from strata_engine.digest import EMPTY, Digest, seal
+from strata_engine.digest import EMPTY, Digest
 from strata_engine.index import Index
+from strata_engine.seal import seal
 from strata_engine.tree import Artifact, File, Tree
 
 KEY, OTHER = Digest.of(b"key"), Digest.of(b"other")

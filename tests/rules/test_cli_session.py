@@ -60,6 +60,7 @@ def strata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Strata]:
 
     class Recorder:
         stack = SimpleNamespace(root=tmp_path)
+        standing = ()
 
         def __init__(self, options: dict[str, Any], listeners: Any) -> None:
             self.options, self.listeners = options, listeners

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from strata_engine.build import BuildResult
 from strata_engine.events import Outcome
 from strata_rules.cli.completion import complete_labels
 from strata_rules.cli.given import Given, accepted_quietly, given_options, labels_argument
 from strata_rules.cli.options import Settings
 from strata_rules.cli.options import command as declare
-from strata_rules.cli.output import emit_document
+from strata_rules.cli.output import document_text, emit
 from strata_rules.cli.report import result_fields
 from strata_rules.cli.session_call import build_settings, built
 from strata_rules.cli.stack_file import split_arguments
@@ -59,6 +60,18 @@ def command(
     """
     spec, labels = split_arguments(arguments, Path.cwd())
     given = replace(given, dry_run=given.dry_run or check)
+
+    def code(result: BuildResult) -> int:
+        return (
+            WORK_FOUND
+            if check and not result.exit_code and result.counts.get(Outcome.EXECUTED, 0)
+            else result.exit_code
+        )
+
+    def document(result: BuildResult) -> str:
+        fields = {"dry_run": given.dry_run, **result_fields(result), "exit_code": code(result)}
+        return document_text("strata.build", 1, fields)
+
     result = built(
         settings,
         spec,
@@ -66,11 +79,8 @@ def command(
         lambda session: session.build(
             labels, build_settings(given, force), publish=publish, tag_outputs=given.tag_outputs
         ),
+        document=None if force else document,
     )
-    code = result.exit_code
-    if check and code == 0 and result.counts.get(Outcome.EXECUTED, 0):
-        code = WORK_FOUND
     if given.as_json:
-        fields = {"dry_run": given.dry_run, **result_fields(result), "exit_code": code}
-        emit_document("strata.build", 1, fields)
-    return code
+        emit(document(result))
+    return code(result)

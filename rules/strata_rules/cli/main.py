@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from strata_engine.errors import SpecError
 from strata_rules.cli.options import Settings, global_options
+from strata_rules.remember import ask
 from strata_rules.spec.source import did_you_mean
 
 COMMANDS = {
@@ -132,7 +133,7 @@ strata = Commands(
 
 def run(argv: list[str], settings: Settings | None = None) -> int:
     """Run a command line and give its exit code. Raises StrataError, KeyboardInterrupt, and what a defect raises."""
-    settings = settings or Settings()
+    settings = settings or Settings(asked=ask(argv))
     if "_STRATA_COMPLETE" in os.environ:
         strata.main(argv, prog_name="strata", obj=settings)
     try:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,10 @@ from typing import Any, TypeVar
 import click
 
 from strata_engine.console.choose import Shown, open_console
+from strata_engine.console.idle import idle_text
 from strata_engine.console.transcript import Detail
+from strata_engine.errors import Diagnostic
+from strata_rules.remember import Asked
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,11 +38,25 @@ class Settings:
     color: str = "auto"
     verbose: int = 0
     quiet: bool = False
+    asked: Asked | None = None
+    """The whole command line as it was given, where a snapshot may answer it the next time."""
 
     def open_console(self, *, explain: bool = False, dry_run: bool = False, brief: bool = False) -> Shown:
         """Open the console on standard error."""
         detail = Detail(explain=explain, dry_run=dry_run, brief=brief, verbose=self.verbose > 0, quiet=self.quiet)
         return open_console(sys.stderr, os.environ, console=self.console, color=self.color, detail=detail)
+
+    def idle_text(self, warnings: Iterable[Diagnostic], actions: int) -> str:
+        """Give what that console writes of a build with so many actions and nothing to do."""
+        return idle_text(
+            sys.stderr,
+            os.environ,
+            console=self.console,
+            color=self.color,
+            detail=Detail(quiet=self.quiet),
+            warnings=warnings,
+            actions=actions,
+        )
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -29,11 +29,16 @@ def emit(text: str) -> None:
         stream.flush()
 
 
-def emit_document(schema: str, version: int, fields: Mapping[str, Any]) -> None:
-    """Write one JSON document."""
+def document_text(schema: str, version: int, fields: Mapping[str, Any]) -> str:
+    """Give one JSON document as it is written to standard output."""
     document = {"schema": schema, "version": version, **fields}
     # Escapes of JSON's own where the stream's encoding lacks characters: ours would not be JSON.
-    emit(json.dumps(document, indent=2, ensure_ascii=not speaks_unicode(sys.stdout)))
+    return json.dumps(document, indent=2, ensure_ascii=not speaks_unicode(sys.stdout)) + "\n"
+
+
+def emit_document(schema: str, version: int, fields: Mapping[str, Any]) -> None:
+    """Write one JSON document."""
+    emit(document_text(schema, version, fields))
 
 
 def say(text: str, *, quiet: bool = False) -> None:

@@ -6,10 +6,11 @@ from typing import get_args
 
 import click
 
+from strata_engine.build import BuildResult
 from strata_rules.cli.given import Given, given_options
 from strata_rules.cli.options import Settings, spec_argument
 from strata_rules.cli.options import command as declare
-from strata_rules.cli.output import emit_document
+from strata_rules.cli.output import document_text, emit
 from strata_rules.cli.report import result_fields
 from strata_rules.cli.session_call import build_settings, built
 from strata_rules.spec.declared import ArchiveFormat
@@ -48,6 +49,10 @@ def command(settings: Settings, spec: str | None, given: Given, format_: str | N
 
     The same stack gives the same archives, byte for byte, on any machine.
     """
+
+    def document(result: BuildResult) -> str:
+        return document_text("strata.publish", 1, {"dry_run": given.dry_run, **result_fields(result)})
+
     result = built(
         settings,
         spec,
@@ -55,7 +60,8 @@ def command(settings: Settings, spec: str | None, given: Given, format_: str | N
         lambda session: session.publish(
             build_settings(given, ARCHIVES if force else ()), tag_outputs=given.tag_outputs, format=format_
         ),
+        document=None if force else document,
     )
     if given.as_json:
-        emit_document("strata.publish", 1, {"dry_run": given.dry_run, **result_fields(result)})
+        emit(document(result))
     return result.exit_code

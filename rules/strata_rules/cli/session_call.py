@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
 
 from strata_engine import known
 from strata_engine.build import BuildResult
 from strata_engine.decision import Settings as BuildSettings
+from strata_engine.events import Outcome
 from strata_engine.store import store_folder
 from strata_engine.workspace import Workspace
 from strata_rules.cli.given import Given
 from strata_rules.cli.options import Settings
 from strata_rules.cli.stack_file import find_stack_file
 from strata_rules.session import Session, SessionOptions, open_session
+
+Document: TypeAlias = Callable[[BuildResult], str]
 
 
 def build_settings(given: Given, force: tuple[str, ...] = ()) -> BuildSettings:
@@ -50,8 +56,13 @@ def built(
     work: Callable[[Session], BuildResult],
     *,
     brief: bool = False,
+    document: Document | None = None,
 ) -> BuildResult:
-    """Open the session, do `work` in it under a console, and say the errors that no event brought."""
+    """Open the session, do `work` in it under a console, and say the errors that no event brought.
+
+    With `document`, which gives what `--json` writes for a result, the next identical command may be answered by a
+    snapshot of this one.
+    """
     path = find_stack_file(spec, Path.cwd())
     with (
         settings.open_console(explain=given.explain, dry_run=given.dry_run, brief=brief) as console,
@@ -59,5 +70,27 @@ def built(
     ):
         result = work(session)
         console.tell(result.diagnostics)
+        if document is not None:
+            _remember(settings, given, session, result, document)
     known.remember(store_folder(), Workspace(session.stack.root))
     return result
+
+
+def _remember(settings: Settings, given: Given, session: Session, result: BuildResult, document: Document) -> None:
+    """Let the session write down what the same command is to say as long as nothing changes."""
+    good = result.exit_code == 0 and not result.interrupted and not given.dry_run
+    # With --verbose every action has a line, in the order in which they are looked at.
+    if settings.asked is None or settings.verbose or not good:
+        return
+    error = settings.idle_text(session.standing, len(result.actions))
+    session.remember(settings.asked, result, (error, document(_idle(result)) if given.as_json else ""))
+
+
+def _idle(result: BuildResult) -> BuildResult:
+    """Give the result of the same build when it finds nothing to do."""
+    actions = tuple(
+        msgspec.structs.replace(action, outcome=Outcome.UP_TO_DATE, reasons=(), seconds=0.0, because="")
+        for action in result.actions
+    )
+    counts = {outcome.value: 0 for outcome in Outcome} | {Outcome.UP_TO_DATE.value: len(actions)}
+    return msgspec.structs.replace(result, seconds=0.0, counts=counts, actions=actions)
