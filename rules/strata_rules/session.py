@@ -26,7 +26,7 @@ from strata_engine.workspace import Workspace
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
 from strata_rules.planning import Plan, SessionOptions, make_plan
-from strata_rules.publish import publish
+from strata_rules.publish import Manifest, publish
 from strata_rules.remember import Asked, remember, stamp_at_rest
 from strata_rules.runtime import pin as pins
 from strata_rules.selection import application as find_application
@@ -90,6 +90,7 @@ class Session:
         places = [self._place(plan, layer) for layer in self._placed(wanted)]
         if publish:
             wanted += self._archives(plan, layers)
+            places += self._published_trees(plan, layers)
         result = self._run(plan, wanted, places, settings, earlier)
         return self._publish(plan, layers, settings, result, tag_outputs=tag_outputs) if publish else result
 
@@ -107,7 +108,8 @@ class Session:
         if earlier is not None and earlier.exit_code:
             return earlier
         layers = self._selected()
-        result = self._run(plan, self._archives(plan, layers), [], settings, earlier)
+        trees = self._published_trees(plan, layers)
+        result = self._run(plan, self._archives(plan, layers), trees, settings, earlier)
         return self._publish(plan, layers, settings, result, tag_outputs=tag_outputs)
 
     def run(self, application: str, settings: Settings) -> tuple[BuildResult, Launch | None]:
@@ -274,24 +276,40 @@ class Session:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
+    def _destination(self) -> Path:
+        return self._build.workspace.root / self._options.output_dir
+
+    def _published_trees(self, plan: Plan, layers: Iterable[Layer]) -> list[Placement]:
+        """List the trees to publish where the format is `dir`; the engine knows which of them are there already."""
+        archives = [plan.archive(layer) for layer in layers if buildable(layer, plan.host)]
+        return [
+            Placement(archive.archive, self._destination() / archive.install_target)
+            for archive in archives
+            if archive.format == "dir"
+        ]
+
     def _publish(
         self, plan: Plan, layers: Sequence[Layer], settings: Settings, result: BuildResult, *, tag_outputs: bool
     ) -> BuildResult:
         """Write archives and metadata of a build that went well; an archive that the store has lost is made again."""
         if result.exit_code or settings.dry_run:
             return result
-        destination = self._build.workspace.root / self._options.output_dir
         layers = [layer for layer in layers if buildable(layer, plan.host)]
         self._warn_of_local_runtimes(plan, layers)
-        cas = self._build.store.cas
+
+        def write() -> Sequence[Manifest]:
+            cas, published = self._build.store.cas, self._published(plan, layers, result)
+            return publish(cas, self._destination(), published, tag_outputs=tag_outputs, place_trees=False)
+
         try:
-            manifests = publish(cas, destination, self._published(plan, layers, result), tag_outputs=tag_outputs)
+            manifests = write()
         except BlobLost:
             again = msgspec.structs.replace(settings, force=tuple(self._archives(plan, layers)))
-            result = self._run(plan, self._archives(plan, layers), [], again, result)
+            trees = self._published_trees(plan, layers)
+            result = self._run(plan, self._archives(plan, layers), trees, again, result)
             if result.exit_code:
                 return result
-            manifests = publish(cas, destination, self._published(plan, layers, result), tag_outputs=tag_outputs)
+            manifests = write()
         for manifest in manifests:
             self._outputs += [manifest.path, *(published.path for published in manifest.layers)]
         return result
