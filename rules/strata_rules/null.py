@@ -36,9 +36,9 @@ _PREFIXES = ("STRATA_", "UV_")
 _SECRET = ("_USERNAME", "_PASSWORD", "_TOKEN")
 
 
-def file_name(argv: list[str]) -> str:
-    """Name the file of a command line's snapshot."""
-    return seal(_text([os.getcwd(), *argv])).hex()
+def file_name(request: bytes) -> str:
+    """Name the file of a request's snapshot."""
+    return seal(request).hex()
 
 
 def request(argv: list[str], environ: Mapping[str, str]) -> bytes:
@@ -52,10 +52,7 @@ def request(argv: list[str], environ: Mapping[str, str]) -> bytes:
         if name in _VARIABLES or (name.startswith(_PREFIXES) and not name.endswith(_SECRET))
     )
     readers = "".join("t" if stream is not None and stream.isatty() else "-" for stream in (sys.stdout, sys.stderr))
-    return _text([*argv, "", os.getcwd(), sys.prefix, sys.version, readers, *chosen])
-
-
-def _text(parts: list[str]) -> bytes:
+    parts = [*argv, "", os.getcwd(), sys.prefix, sys.version, readers, *chosen]
     return "\0".join(parts).encode("utf-8", "surrogateescape")
 
 
@@ -99,12 +96,13 @@ def find_answer(argv: list[str]) -> tuple[str, str] | None:
     root = _root(argv)
     if root is None:
         return None
+    asked = request(argv, os.environ)
     try:
-        with open(f"{root}/{STATE_FOLDER}/snapshots/{file_name(argv)}", "rb") as stream:
+        with open(f"{root}/{STATE_FOLDER}/snapshots/{file_name(asked)}", "rb") as stream:
             data = stream.read()
     except OSError:
         return None
-    found = answer(data, request(argv, os.environ))
+    found = answer(data, asked)
     if found is None:
         return None
     error, _, output = found.decode("utf-8", "replace").partition("\0")

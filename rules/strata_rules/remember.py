@@ -26,7 +26,6 @@ _PACKAGES = ("strata_engine", "strata_rules")
 class Asked(NamedTuple):
     """A command line as it was given, and the program that it was given to."""
 
-    name: str
     request: bytes
     program: Mapping[str, Stamp]
 
@@ -37,7 +36,7 @@ def ask(argv: list[str]) -> Asked | None:
         return None
     try:
         program = {path: stamp(path) for path in program_files()}
-        return Asked(null.file_name(argv), null.request(argv, os.environ), program)
+        return Asked(null.request(argv, os.environ), program)
     except OSError:
         # A current folder that is gone, for example: the command has words for it.
         return None
@@ -71,7 +70,7 @@ def remember(
     stamps = {**specs, **observed, **outputs, **asked.program}
     folder = workspace.state / "snapshots"
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / asked.name, pack(asked.request, "\0".join(answer).encode(), stamps))
+    write_atomically(folder / null.file_name(asked.request), pack(asked.request, "\0".join(answer).encode(), stamps))
     prune(folder)
 
 
