@@ -24,7 +24,7 @@ from strata_engine.action import Action, Literal, Ref
 from strata_engine.build import open_build
 from strata_engine.digest import Digest
 from strata_engine.graph import ActionGraph
-from strata_engine.tree import File, Store
+from strata_engine.tree import File, Store, Tree
 from strata_engine.workspace import Workspace
 from strata_rules.archive.rule import archive_action, checked_level
 from strata_rules.layout import is_windows, layout
@@ -211,8 +211,10 @@ class Made(msgspec.Struct, frozen=True):
     output: str
     tool: str = ""
     """For an archive: the codec and its version."""
+    tree: str = ""
+    """For an archive: the digest of the tree that is in it."""
     content: str = ""
-    """For an archive: the digest of what is in it, which no codec can change."""
+    """For an archive: the digest of what it is before compression, which no codec can change."""
 
 
 def build(inputs: Path, workspace: Path) -> dict[str, Made]:
@@ -234,7 +236,11 @@ def build(inputs: Path, workspace: Path) -> dict[str, Made]:
                 assert isinstance(artifact, File)
                 [tool] = (f"{name.removeprefix('tool:')} {version}" for name, version in action.platform.items())
                 content = _content(building.store.cas, artifact, str(action.params["format"]))
-                made = msgspec.structs.replace(made, tool=tool, content=content)
+                ref = action.inputs["tree"]
+                assert isinstance(ref, Ref)
+                tree = building.entry(result.artifacts[ref.label], ref)
+                assert isinstance(tree, Tree)
+                made = msgspec.structs.replace(made, tool=tool, tree=tree.root.hash, content=content)
             found[action.label] = made
     for name, data in locks().items():
         found[f"lock/{name}"] = Made("Lock", LOCK_VERSION, "", Digest.of(data).hash)
