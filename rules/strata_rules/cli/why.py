@@ -78,7 +78,8 @@ def _said(record: RunRecord, causes: Iterable[why.Cause]) -> list[str]:
 
 
 def _summed_up(record: RunRecord, roots: Sequence[why.Root]) -> list[str]:
-    lines = [f"build {record.run}, {record.started}: {len(why.ran(record))} actions ran"]
+    ran = len(why.ran(record))
+    lines = [f"build {record.run}, {record.started}: {ran} action{'' if ran == 1 else 's'} ran"]
     first = [root for root in roots if all(reason.reason is ReasonCode.FIRST_BUILD for reason in root.reasons)]
     if first:
         alone = sum(root.report.seconds for root in first)
