@@ -49,7 +49,7 @@ def run_site(folder: Path) -> Said:
     for line in done.stderr.splitlines():
         if headline := re.match(r"\[\d+/\d+\] executed (\S+)", line):
             executed[headline[1]] = []
-        elif reason := re.match(r"    ([a-z-]+) ", line):
+        elif reason := re.match(r" {4}([a-z-]+)\b", line):
             executed[list(executed)[-1]].append(reason[1])
     return Said(executed, done.stderr.splitlines()[-1])
 
@@ -93,7 +93,10 @@ def test_quickstart(tmp_path: Path) -> None:
     # The runtime is captured from this machine, or downloaded and unpacked.
     runtime = {label for label in first.keys if label.startswith("python/")} - expected
     assert runtime in ({"python/capture"}, {"python/download", "python/unpack"})
-    assert first.executed == set(first.keys) == expected | runtime
+    assert set(first.keys) == expected | runtime
+    # The applications require nothing more, so that what installs nothing in both is one action under two labels.
+    assert {first.keys[label] for label in first.executed} == set(first.keys.values())
+    assert set(first.keys) - first.executed <= {"app-mandelbrot/install", "app-terrain/install"}
 
     picture = space.ok("run", "mandelbrot", env={"COLUMNS": "60", "LINES": "20"}).stdout.splitlines()
     assert len(picture) > 10
@@ -107,8 +110,9 @@ def test_quickstart(tmp_path: Path) -> None:
     assert again.executed == set()
     assert again.counts["up_to_date"] == len(again.keys) == len(first.keys)
 
-    published = space.publish()
-    assert published.executed == {f"{layer}/archive" for layer in layers}
+    # The default, xz, is as good and takes a minute.
+    published = space.publish("--format", "tar.zst")
+    assert published.executed == {f"{layer}/archive[tar.zst]" for layer in layers}
     artifacts = space.root / "_artifacts"
     manifest = json.loads((artifacts / "__venvstacks__" / "venvstacks.json").read_text())
     entries = [entry for kind in manifest["layers"].values() for entry in kind]
@@ -116,4 +120,4 @@ def test_quickstart(tmp_path: Path) -> None:
     for entry in entries:
         digest = digest_file(artifacts / entry["archive_name"])
         assert (entry["archive_hashes"], entry["archive_size"]) == ({"sha256": digest.hash}, digest.size)
-    assert space.publish().executed == set()
+    assert space.publish("--format", "tar.zst").executed == set()
