@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from builds import make
+from conftest import Bench
+
+from strata_engine.action import Action, Literal, Ref, Scope, Source, SourceTree
+from strata_engine.cas import BlobLost
+from strata_engine.digest import Digest
+from strata_engine.key import compute
+from strata_engine.staleness import Reason, ReasonCode, explain
+from strata_engine.tree import EMPTY_TREE, File, Node, Symlink, Tree, assemble
+
+
+def short(text: str) -> str:
+    return Digest.of(text.encode()).hash[:12]
+
+
+class Explained:
+    """Computes keys and keeps what explains them, as builds do."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def file(self, text: str, *, executable: bool = False) -> File:
+        return File(self.bench.store.put(text.encode()), executable)
+
+    def tree(self, **files: str) -> Tree:
+        return assemble(self.bench.store, {name.replace("_", "/"): self.file(text) for name, text in files.items()})
+
+    def key(self, action: Action, inputs: Mapping[str, Node], salt: bytes = b"") -> Digest:
+        key = compute(action, inputs, self.bench.store, salt)
+        self.bench.store.put(key.action)
+        self.bench.store.put(key.command)
+        return key.digest
+
+    def __call__(
+        self, old: Action, before: Mapping[str, Node], new: Action, after: Mapping[str, Node], salt: bytes = b""
+    ) -> list[Reason]:
+        keys = self.key(old, before), self.key(new, after, salt)
+        return list(explain(self.bench.store, *keys, new, lambda path: f"./{path}"))
+
+
+@pytest.fixture
+def explained(bench: Bench) -> Explained:
+    return Explained(bench)
+
+
+def action(**fields: Any) -> Action:
+    return make(
+        "app/install", **{"mnemonic": "Install", "params": {"python": "3.12"}, "environment": {"LANG": "C"}} | fields
+    )
+
+
+C = ReasonCode
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({}, {"mnemonic": "Link"}, [Reason(C.DEFINITION_CHANGED, "app/install", "strata Install", "strata Link")]),
+        (
+            {"scope": Scope.FIXED_OUTPUT, "fixed": "0" * 64},
+            {"scope": Scope.FIXED_OUTPUT, "fixed": "1" * 64},
+            [
+                Reason(
+                    C.DEFINITION_CHANGED, "app/install",
+                    f"fixed-output sha256:{'0' * 64}", f"fixed-output sha256:{'1' * 64}",
+                )
+            ],
+        ),
+        ({}, {"version": 2}, [Reason(C.RULE_CHANGED, "Install", "v1", "v2")]),
+        ({}, {"params": {"python": "3.13"}}, [Reason(C.PARAMETER_CHANGED, "python", "3.12", "3.13")]),
+        ({}, {"params": {"python": "3.12", "x": ""}}, [Reason(C.PARAMETER_CHANGED, "x", None, "")]),
+        (
+            {"params": {"uv": {"index": [{"url": "a"}, {"url": "b"}], "on": True, "n": 1, "names": ["x", "y"]}}},
+            {"params": {"uv": {"index": [{"url": "a"}, {"url": "c"}], "on": False, "n": 2, "names": ["y"]}}},
+            [
+                Reason(C.PARAMETER_CHANGED, "uv.index[1].url", "b", "c"),
+                Reason(C.PARAMETER_CHANGED, "uv.n", "1", "2"),
+                Reason(C.PARAMETER_CHANGED, "uv.names", '["x", "y"]', '["y"]'),
+                Reason(C.PARAMETER_CHANGED, "uv.on", "true", "false"),
+            ],
+        ),
+        (
+            {"environment": {"LANG": "C", "OLD": "1"}},
+            {"environment": {"LANG": "C.UTF-8", "NEW": "2"}},
+            [
+                Reason(C.ENV_CHANGED, "LANG", "C", "C.UTF-8"),
+                Reason(C.ENV_CHANGED, "NEW", None, "2"),
+                Reason(C.ENV_CHANGED, "OLD", "1", None),
+            ],
+        ),
+        (
+            {"platform": {"tool:uv": "0.8", "libc": "2.36"}},
+            {"platform": {"tool:uv": "0.9", "libc": "2.39"}},
+            [Reason(C.TOOL_CHANGED, "uv", "0.8", "0.9"), Reason(C.PLATFORM_CHANGED, "libc", "2.36", "2.39")],
+        ),
+        (
+            {},
+            {"version": 2, "params": {"python": "3.13"}, "environment": {}, "platform": {"tool:uv": "1", "cpu": "x"}},
+            [
+                Reason(C.RULE_CHANGED, "Install", "v1", "v2"),
+                Reason(C.PARAMETER_CHANGED, "python", "3.12", "3.13"),
+                Reason(C.ENV_CHANGED, "LANG", "C", None),
+                Reason(C.TOOL_CHANGED, "uv", None, "1"),
+                Reason(C.PLATFORM_CHANGED, "cpu", None, "x"),
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_every_change_of_the_definition(
+    explained: Explained, old: dict[str, Any], new: dict[str, Any], expected: list[Reason]
+) -> None:
+    assert explained(action(**old), {}, action(**new), {}) == expected
+
+
+def test_an_action_that_had_no_parameters(explained: Explained) -> None:
+    bare = Action(label="a", mnemonic="M", version=1, run=lambda execution: EMPTY_TREE)
+    full = Action(label="a", mnemonic="M", version=1, params={"x": "1"}, run=bare.run)
+    assert explained(bare, {}, full, {}) == [Reason(C.PARAMETER_CHANGED, "x", None, "1")]
+    assert explained(full, {}, bare, {}) == [Reason(C.PARAMETER_CHANGED, "x", "1", None)]
+
+
+def test_a_new_salt(explained: Explained) -> None:
+    assert explained(action(), {}, action(), {}, salt=b"2") == [Reason(C.SALT_CHANGED, "salt", "", "2")]
+
+
+def test_every_change_of_an_input(explained: Explained) -> None:
+    inputs = {
+        "app.py": Source("src/app.py"),
+        "modules": SourceTree("lib"),
+        "wheels/0000": Ref("wheel/a"),
+        "wheels/0001": Ref("wheel/b", "part"),
+        "literal": Literal(b""),
+    }
+    e = explained
+    before: dict[str, Node] = {
+        "app.py": e.file("1"),
+        "modules": e.tree(same="s", changed="1", d_gone="g"),
+        "wheels/0000": e.tree(a="1", b="2"),
+        "wheels/0001": e.tree(a="1"),
+        "literal": e.file("1"),
+    }
+    tree = e.tree(same="s", changed="2", d_new="n")
+    after = before | {"app.py": e.file("2")}
+    assert e(action(inputs=inputs), before, action(inputs=inputs), before) == []
+    assert e(action(inputs=inputs), before, action(inputs=inputs), after) == [
+        Reason(C.INPUT_CHANGED, "./src/app.py", short("1"), short("2"))
+    ]
+    after = before | {"app.py": e.file("1", executable=True)}
+    assert e(action(inputs=inputs), before, action(inputs=inputs), after) == [
+        Reason(C.INPUT_CHANGED, "./src/app.py", short("1"), f"{short('1')}+x")
+    ]
+    after = before | {"modules": tree}
+    assert e(action(inputs=inputs), before, action(inputs=inputs), after) == [
+        Reason(C.INPUT_CHANGED, "./lib/changed", short("1"), short("2")),
+        Reason(C.INPUT_REMOVED, "./lib/d/gone", short("g"), None),
+        Reason(C.INPUT_ADDED, "./lib/d/new", None, short("n")),
+    ]
+    new = e.tree(a="2", b="3", c="4")
+    old_tree = before["wheels/0000"]
+    assert isinstance(old_tree, Tree)
+    # However much of it changed: what happened is the upstream action's own story.
+    assert e(action(inputs=inputs), before, action(inputs=inputs), before | {"wheels/0000": new}) == [
+        Reason(C.UPSTREAM_CHANGED, "wheel/a", old_tree.root.hash[:12], new.root.hash[:12])
+    ]
+    after = before | {"literal": Symlink("x")}
+    assert e(action(inputs=inputs), before, action(inputs=inputs), after) == [
+        Reason(C.INPUT_CHANGED, "literal", short("1"), "→ x")
+    ]
+
+
+def test_inputs_that_come_and_go_are_one_reason_each(explained: Explained) -> None:
+    e = explained
+    big = e.tree(**{f"f{n}": str(n) for n in range(50)})
+    old_inputs = {"wheels/a": Ref("wheel/a"), "wheels/b": Ref("wheel/b"), "src": SourceTree("src"), "x": Ref("x")}
+    new_inputs = {"wheels/b": Ref("wheel/b"), "wheels/c": Ref("wheel/c"), "src2": SourceTree("src2"), "x/y": Ref("y")}
+    before: dict[str, Node] = {"wheels/a": big, "wheels/b": big, "src": big, "x": e.file("x")}
+    after: dict[str, Node] = {"wheels/b": big, "wheels/c": big, "src2": big, "x/y": e.file("y")}
+    digest = big.root.hash[:12]
+    assert e(action(inputs=old_inputs), before, action(inputs=new_inputs), after) == [
+        Reason(C.INPUT_ADDED, "./src2", None, digest),
+        Reason(C.INPUT_ADDED, "wheel/c", None, digest),
+        Reason(C.INPUT_ADDED, "y", None, short("y")),
+        Reason(C.INPUT_REMOVED, "src", digest, None),
+        Reason(C.INPUT_REMOVED, "wheels/a", digest, None),
+        Reason(C.INPUT_REMOVED, "x", short("x"), None),
+    ]
+
+
+def test_several_parts_of_one_output_are_told_once(explained: Explained) -> None:
+    e = explained
+    inputs = {"facts/a": Ref("low/link", "facts"), "facts/b": Ref("low/link", "facts")}
+    before, after = ({name: e.file(text) for name in inputs} for text in ("1", "2"))
+    assert e(action(inputs=inputs), before, action(inputs=inputs), after) == [
+        Reason(C.UPSTREAM_CHANGED, "low/link", short("1"), short("2"))
+    ]
+
+
+def test_a_key_that_is_no_longer_kept_cannot_be_explained(explained: Explained) -> None:
+    kept = explained.key(action(), {})
+    with pytest.raises(BlobLost):
+        explain(explained.bench.store, Digest.of(b"evicted"), kept, action(), str)
+
+
+def test_reasons_for_a_person() -> None:
+    assert str(Reason(C.VOLATILE, "a/run")) == "volatile a/run"
+    assert str(Reason(C.FIRST_BUILD)) == "first-build"
+    assert str(Reason(C.TOOL_CHANGED, "uv", "0.8", "0.9")) == "tool-changed uv: 0.8 → 0.9"
+    assert str(Reason(C.ENV_CHANGED, "X", None, "1")) == "env-changed X: (none) → 1"
+
+
+def test_the_codes_are_the_ones_that_others_rely_on() -> None:
+    assert " ".join(ReasonCode) == (
+        "first-build definition-changed rule-changed tool-changed parameter-changed env-changed platform-changed "
+        "input-changed input-added input-removed upstream-changed output-missing output-tampered forced volatile "
+        "salt-changed cache-entry-missing cache-entry-corrupt cache-blob-lost cache-untrusted evicted "
+        "previous-failed racy-input"
+    )
