@@ -80,6 +80,8 @@ class Blobs:
         self._present: set[Digest] = {EMPTY}
         """What this process has seen in the store."""
         self._verified: dict[Digest, Stamp] = {}
+        self._in_doubt = False
+        """Whether damage was found: then nothing is taken for whole because it lies in its place."""
         self._can_clone = True
         if not index.read_only:
             self._prepare()
@@ -121,7 +123,7 @@ class Blobs:
                 writer.place(digest, data)
             return
         with self._lock:
-            if digest in self._present:
+            if digest in self._present and not self._in_doubt:
                 return
             self._waiting[row_key(digest)] = data
             self._waiting_bytes += len(data)
@@ -213,6 +215,7 @@ class Blobs:
     def lose(self, digest: Digest, message: str, found: bytes | None = None) -> BlobLost:
         """Put what lies in the place of a blob into quarantine, say so, and give the error to raise."""
         with self._lock:
+            self._in_doubt = True
             self._present.discard(digest)
             self._verified.pop(digest, None)
         with contextlib.suppress(OSError, HostError):
@@ -257,7 +260,15 @@ class Blobs:
 
     def keeps(self, digest: Digest) -> bool:
         """Tell whether a large blob need not be written again."""
-        return digest in self._present or self._is_file(digest)
+        return self.is_whole(digest) if self._in_doubt else digest in self._present or self._is_file(digest)
+
+    def is_whole(self, digest: Digest) -> bool:
+        """Tell whether a blob is there, having read it to its last byte."""
+        try:
+            self.open(digest).close()
+        except BlobLost:
+            return False
+        return True
 
     def _rows(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
         found: dict[Digest, bytes] = {EMPTY: b""}

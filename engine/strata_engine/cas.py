@@ -55,6 +55,25 @@ class Cas(Blobs):
         """Tell whether everything reachable from `artifact` is there."""
         return not self.lost(artifact)
 
+    def damaged(self, artifact: Artifact) -> list[Digest]:
+        """List what is lost of `artifact`, having read all of it: what is damaged goes into quarantine at once."""
+        if isinstance(artifact, File):
+            return [] if self.is_whole(artifact.digest) else [artifact.digest]
+        lost: list[Digest] = []
+        waiting, seen = [artifact.root], {artifact.root}
+        while waiting:
+            try:
+                directory = self.load(waiting.pop())
+            except BlobLost as error:
+                lost.append(error.digest)
+                continue
+            inner = {folder.digest for folder in directory.directories} - seen
+            files = {file.digest for file in directory.files} - seen
+            seen |= inner | files
+            waiting += inner
+            lost += [digest for digest in files if not self.is_whole(digest)]
+        return sorted(lost)
+
     def lost(self, artifact: Artifact) -> list[Digest]:
         """List what is reachable from `artifact` and is not there; below a Directory that is lost nothing is known."""
         if isinstance(artifact, File):

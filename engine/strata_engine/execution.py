@@ -74,6 +74,8 @@ class Executions:
         self._locks = locks
         self._done = done
         self._recovering: dict[str, anyio.Lock] = {}
+        self._in_doubt = False
+        """Whether a blob turned out to be lost or damaged: then all that is needed is read before it is relied on."""
         self._group_lock = threading.Lock()
         self._group: list[Digest] = []
 
@@ -96,6 +98,7 @@ class Executions:
             finished = self._make(action, decision.reasons, begun, decision)
             recorded = True
         except BlobLost:
+            self._in_doubt = True
             return None
         except StrataError as error:
             return self._failed(action, decision, error, begun)
@@ -149,7 +152,15 @@ class Executions:
         # Kept so that the next build can say what has changed since.
         self._decider.keep(decision.key)
         self._decider.history.record(action.label, Past.of(key, None, seconds))
-        return failed(action.label, action.mnemonic, error, key=key, reasons=decision.reasons, seconds=seconds)
+        return failed(
+            action.label,
+            action.mnemonic,
+            error,
+            place=action.place,
+            key=key,
+            reasons=decision.reasons,
+            seconds=seconds,
+        )
 
     def _look_again(self, action: Action, decision: MustRun, *, waited: bool = False) -> Finished | None:
         """Look in the cache once more: another build may have made the same thing since it was decided to make it."""
@@ -193,6 +204,7 @@ class Executions:
                     artifact, warnings = await self._executor.run(action, inputs)
                 return await in_thread(self._file, action, reasons, begun, key, artifact, warnings)
             except BlobLost as lost:
+                self._in_doubt = True
                 if attempt == ATTEMPTS - 1:
                     raise self.given_up(action.label, lost) from lost
         raise AssertionError("the last attempt returns or raises")
@@ -313,14 +325,15 @@ class Executions:
                     node = sources.tree(cas, path, accept)
                 case _:
                     continue
-            for digest in cas.lost(node):
+            for digest in cas.damaged(node) if self._in_doubt else cas.lost(node):
                 sources.heal(cas, digest)
 
     async def secure(self, label: str) -> None:
         """See to it that an output is in the store whole, making it again where it is not."""
         async with self._recovering.setdefault(label, anyio.Lock()):
             finished = self._done[label]
-            lost = await in_thread(self._decider.cas.lost, self.artifact(label))
+            look = self._decider.cas.damaged if self._in_doubt else self._decider.cas.lost
+            lost = await in_thread(look, self.artifact(label))
             if not lost:
                 return
             action = self._graph.item(label)
@@ -352,6 +365,7 @@ class Executions:
             try:
                 await in_thread(self._place, placement)
             except BlobLost as lost:
+                self._in_doubt = True
                 if attempt == ATTEMPTS - 1:
                     raise self.given_up(placement.ref.label, lost) from lost
                 await self.secure(placement.ref.label)
