@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from strata_engine.digest import Digest
-from strata_engine.errors import ActionError, Diagnostic, StrataError
+from strata_engine.errors import ActionError, Diagnostic, HostError, Place, StrataError
 from strata_engine.events import ActionFinished, Outcome
 from strata_engine.staleness import Reason
 from strata_engine.tree import Artifact
@@ -47,11 +47,18 @@ def failed(
     mnemonic: str,
     error: StrataError,
     *,
+    place: Place | None = None,
     key: Digest | None = None,
     reasons: tuple[Reason, ...] = (),
     seconds: float = 0.0,
 ) -> Finished:
-    """Turn an error into the outcome of the action that it ended."""
+    """Turn an error into the outcome of the action that it ended.
+
+    Where the user can mend it and it has no place of its own, it is told at `place`, which the action comes from.
+    """
+    told = error.diagnostics
+    if not isinstance(error, HostError):
+        told = tuple(each if each.place is not None else each._replace(place=place) for each in told)
     return Finished(
         label=label,
         mnemonic=mnemonic,
@@ -59,7 +66,7 @@ def failed(
         key=key,
         reasons=reasons,
         seconds=seconds,
-        diagnostics=error.diagnostics,
+        diagnostics=told,
         output=error.output if isinstance(error, ActionError) else "",
         exit_code=error.exit_code,
     )

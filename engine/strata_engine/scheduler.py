@@ -252,12 +252,14 @@ class Scheduler:
             case BlobLost():
                 self._recover(action, decision)
             case StrataError():
-                self._finish(failed(action.label, action.mnemonic, decision))
+                self._finish(failed(action.label, action.mnemonic, decision, place=action.place))
             case Done():
                 try:
                     await self._take(action, decision)
                 except StrataError as error:
-                    self._finish(failed(action.label, action.mnemonic, error, key=decision.key.digest))
+                    self._finish(
+                        failed(action.label, action.mnemonic, error, place=action.place, key=decision.key.digest)
+                    )
             case MustRun() if self._settings.dry_run:
                 self._finish(self._would_run(action, decision.key.digest, *decision.reasons))
             case MustRun():

@@ -27,7 +27,7 @@ import anyio
 import anyio.to_thread
 
 from strata_engine.digest import CHUNK, Digest, DigestWriter, is_sha256
-from strata_engine.errors import Diagnostic, HostError
+from strata_engine.errors import Diagnostic, HostError, Place
 from strata_engine.tree import Store
 from strata_rules.download.credentials import Credentials, public_url, redirected, without_userinfo
 from strata_rules.download.part import Body
@@ -39,6 +39,7 @@ Progress = Callable[[int, "int | None"], None]
 """Told the bytes that are there and how many there will be."""
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+ATTEMPTS = 5
 LONGEST_WAIT = 60.0
 """Seconds; a server that asks for more through Retry-After is tried again after this long."""
 
@@ -55,11 +56,11 @@ class Network:
         offline: bool = False,
         credentials: Credentials | None = None,
         stall: float = 30.0,
-        attempts: int = 5,
+        attempts: int | None = None,
         pause: float = 0.5,
     ) -> None:
         self.offline = offline
-        self.attempts = attempts
+        self.attempts = attempts or _attempts(os.environ)
         self.pause = pause
         self._stall = stall
         self._credentials = credentials or Credentials()
@@ -100,6 +101,12 @@ class Network:
         raise httpx2.TooManyRedirects("redirected more than 10 times")
 
 
+def _attempts(environ: Mapping[str, str]) -> int:
+    """Give how often a request is made before it has failed: uv's variable for retries holds for us as well."""
+    retries = environ.get("UV_HTTP_RETRIES", "")
+    return 1 + int(retries) if retries.isascii() and retries.isdigit() and len(retries) < 4 else ATTEMPTS
+
+
 class _Wanted(NamedTuple):
     """What one download is about."""
 
@@ -130,10 +137,12 @@ async def download(
     progress: Progress,
     folder_for_parts: Path,
     size: int | None = None,
+    place: Place | None = None,
 ) -> Digest:
     """Put the bytes of `sha256` into the store from the first of `urls` that has them: HTTP(S), `file://` or a path.
 
-    Raises HostError: `wrong-sha256`, `download-refused`, `offline`, `unreachable`.
+    `place` is where the stack file asks for them. Raises HostError: `wrong-sha256`, `missing-file`,
+    `download-refused`, `offline`, `unreachable`.
     """
     if not is_sha256(sha256):  # it becomes a file name
         raise ValueError(f"not a sha256: {sha256!r}")
@@ -150,7 +159,7 @@ async def download(
         if isinstance(found, Digest):
             return found
         failures.append(found)
-    raise HostError(_explain(failures, sha256))
+    raise HostError(_explain(failures, sha256)._replace(place=place))
 
 
 async def _fetch(wanted: _Wanted, url: str) -> Digest | _Failure:
@@ -238,30 +247,38 @@ async def _commit(body: Body, url: str) -> Digest | _Failure:
 def _refusal(url: str, response: httpx2.Response, *, retried: bool) -> _Failure:
     text = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
     wait = _retry_after(response.headers.get("Retry-After", "")) if retried else None
-    return _Failure(url, "unreachable" if retried else "download-refused", text, retried, wait)
+    refused = "download-gone" if response.status_code in {404, 410} else "download-refused"
+    return _Failure(url, "unreachable" if retried else refused, text, retried, wait)
 
 
 def _explain(failures: Sequence[_Failure], sha256: str) -> Diagnostic:
     """Say the worst of the failures, with each candidate as a note."""
     notes = tuple(f"{public_url(f.url)}: {f.text}" for f in failures)
+    if len(failures) == 1:
+        notes = (f"from {public_url(failures[0].url)}",)
     worst = {f.id: f for f in reversed(failures)}
     if (failure := worst.get("wrong-sha256")) is not None:
         message = f"`{_file_name(failure.url)}` is not the expected file: expected sha256 {sha256}, {failure.text}"
         return Diagnostic("wrong-sha256", message, None, notes, _HINTS["wrong-sha256"])
-    for id_ in ("download-refused", "unreachable", "offline"):
+    for id_ in ("download-refused", "download-gone", "unreachable", "missing-file", "offline"):
         if (failure := worst.get(id_)) is not None:
             name, host = _file_name(failure.url), urlsplit(failure.url).hostname or public_url(failure.url)
             message = {
+                "missing-file": f"cannot read `{public_url(failure.url)}`: {failure.text}",
+                "download-gone": f"`{host}` does not have `{name}`: {failure.text}",
                 "download-refused": f"`{host}` refuses `{name}`: {failure.text}",
                 "unreachable": f"cannot download `{name}` from `{host}`: {failure.text}",
                 "offline": f"`{name}` is not in the store and may not be downloaded in an offline build",
             }[id_]
-            return Diagnostic(id_, message, None, notes, _HINTS[id_])
+            shown = () if id_ == "missing-file" and len(failures) == 1 else notes
+            return Diagnostic(id_, message, None, shown, _HINTS[id_])
     return Diagnostic("unreachable", f"no address is known for the file with sha256 {sha256}")
 
 
 _HINTS = {
     "wrong-sha256": "something between here and the server changed the file, or the lock is wrong: compare both hashes",
+    "missing-file": "put the file where it was, or change what names it",
+    "download-gone": "if it was taken from the index since it was locked, lock anew: `strata lock --upgrade`",
     "download-refused": "check the address, and the credentials in netrc or `UV_INDEX_<NAME>_USERNAME`/`_PASSWORD`",
     "unreachable": "check the network, `HTTPS_PROXY` and `SSL_CERT_FILE`; what has arrived is kept for the next build",
     "offline": "build once without `--offline`",
@@ -288,7 +305,7 @@ def _copy(wanted: _Wanted, path: Path, url: str) -> Digest | _Failure:
                 wanted.progress(writer.size, total)
             return blob.commit(wanted.sha256)
     except OSError as error:
-        return _Failure(url, "unreachable", error.strerror or type(error).__name__, again=False)
+        return _Failure(url, "missing-file", error.strerror or type(error).__name__, again=False)
     except ValueError:
         return _Failure(url, "wrong-sha256", f"got sha256 {writer.digest().hash}", again=False)
 

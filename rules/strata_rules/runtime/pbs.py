@@ -41,6 +41,7 @@ def download_action(wanted: Downloading) -> Action:
             network=wanted.network,
             progress=execution.progress,
             folder_for_parts=wanted.folder_for_parts,
+            place=wanted.place,
         )
         return File(digest)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from strata_engine.action import Action, Execution, Scope
+from strata_engine.errors import Place
 from strata_engine.tree import File
 from strata_rules.download.client import Network, download
 from strata_rules.pylock import LockedWheel, local_path
@@ -50,7 +51,9 @@ def names(
     return found
 
 
-def fetch_action(wheel: LockedWheel, label: str, *, lock_folder: Path, access: Access) -> Action:
+def fetch_action(
+    wheel: LockedWheel, label: str, *, lock_folder: Path, access: Access, place: Place | None = None
+) -> Action:
     """Make the action that brings a wheel into the store.
 
     `lock_folder` is where the lock lies that names it. Raises SpecError (`wheel-outside`) for a path that leads to
@@ -67,6 +70,7 @@ def fetch_action(wheel: LockedWheel, label: str, *, lock_folder: Path, access: A
             progress=execution.progress,
             folder_for_parts=access.parts,
             size=wheel.size,
+            place=place,
         )
         return File(digest)
 
@@ -79,6 +83,7 @@ def fetch_action(wheel: LockedWheel, label: str, *, lock_folder: Path, access: A
         pool="network",
         run=run,
         description=f"fetch {wheel.file}",
+        place=place,
     )
 
 

@@ -81,8 +81,10 @@ def packages(ctx: RuleContext) -> tuple[InstallInfo]:
         named = names([*known, *_all_wheels(lock)], contested=attrs.contested, taken=taken)
         for wheel in selected:
             name = named[wheel]
-            yield fetch_action(wheel, f"fetch/{name}", lock_folder=attrs.lock_folder, access=attrs.access)
-            yield wheel_action(f"wheel/{name}", wheel.file, Ref(f"fetch/{name}"))
+            yield fetch_action(
+                wheel, f"fetch/{name}", lock_folder=attrs.lock_folder, access=attrs.access, place=attrs.place
+            )
+            yield wheel_action(f"wheel/{name}", wheel.file, Ref(f"fetch/{name}"), attrs.place)
         yield _install(attrs, install, runtime, [(wheel.name, Ref(f"wheel/{named[wheel]}")) for wheel in selected])
 
     ctx.add(

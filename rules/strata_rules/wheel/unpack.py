@@ -25,7 +25,7 @@ from packaging.version import InvalidVersion, Version
 
 from strata_engine.action import Action, Execution, Ref
 from strata_engine.digest import Digest
-from strata_engine.errors import Diagnostic, SpecError
+from strata_engine.errors import Diagnostic, Place, SpecError
 from strata_engine.tree import File, Store, Tree, assemble, case_clashes, edit
 from strata_rules.contents import (
     PLATLIB,
@@ -67,7 +67,7 @@ class _Unpacked(NamedTuple):
     libraries: list[Library]
 
 
-def wheel_action(label: str, file: str, blob: Ref) -> Action:
+def wheel_action(label: str, file: str, blob: Ref, place: Place | None = None) -> Action:
     """Make the action that unpacks the wheel `blob`, whose file name is `file`."""
     return Action(
         label=label,
@@ -77,6 +77,7 @@ def wheel_action(label: str, file: str, blob: Ref) -> Action:
         inputs={"wheel.whl": blob},
         run=run,
         description=f"unpack {file}",
+        place=place,
     )
 
 
