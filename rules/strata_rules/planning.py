@@ -6,7 +6,7 @@ The rim before analysis: what is read here goes through the build's `Sources`. I
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,9 @@ import msgspec
 
 from strata_engine.action import Action
 from strata_engine.build import Build
+from strata_engine.errors import SpecError
 from strata_engine.rule import Analysis, analyze
+from strata_rules import uv
 from strata_rules.download.client import Network
 from strata_rules.download.credentials import credentials_of
 from strata_rules.lock.committed import CommittedLock
@@ -98,6 +100,7 @@ def make_plan(
     choices = _choose(stack, build, locked=locked, upgrade=upgrade)
     indexes = {index.name or index.url: index.url for index in stack.uv.indexes}
     local_wheels = tuple(root / folder.expanduser() for folder in options.local_wheels)
+    _check_folders(build, options.local_wheels)
     network = Network(offline=options.offline, credentials=credentials_of(indexes, os.environ))
     setting = Setting(
         host=host_platform(),
@@ -114,6 +117,19 @@ def make_plan(
         format=format,
     )
     return Plan(stack, setting, analyze(targets(stack, setting)), choices, modules)
+
+
+def _check_folders(build: Build, local_wheels: Iterable[Path]) -> None:
+    """Refuse folders of wheels, named outside the stack file, that are not there. Raises SpecError."""
+    root = build.workspace.root
+    given = [("`--local-wheels` names", str(folder), root / folder.expanduser()) for folder in local_wheels]
+    given += [
+        ("`UV_FIND_LINKS` names", text, Path(text).expanduser().absolute())
+        for text in uv.find_links_folders(os.environ)
+    ]
+    for who, text, folder in given:
+        if not build.sources.probe(folder):
+            raise SpecError.of("missing-folder", f"{who} the folder `{text}`, which is not at `{folder}`")
 
 
 def _choose(stack: Stack, build: Build, *, locked: bool, upgrade: bool) -> dict[str, Choice]:
@@ -138,6 +154,7 @@ def _choose(stack: Stack, build: Build, *, locked: bool, upgrade: bool) -> dict[
             sha256=source.sha256_for(host.platform) or "",
             accept=source.accept or "",
             pin_path=pin_path(build.workspace.root, layer),
+            pin_shown=build.workspace.relative(pin_path(build.workspace.root, layer)),
             place=layer.place("python_implementation"),
         )
         # A new lock may use a newer table, but another Python of this machine only where the stack file asks for one.

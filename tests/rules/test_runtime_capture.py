@@ -14,7 +14,7 @@ from runtimes import interpreters, kinds
 
 from strata_engine.action import Action
 from strata_engine.digest import Digest
-from strata_engine.errors import ActionError, HostError
+from strata_engine.errors import HostError
 from strata_engine.place import place
 from strata_engine.tree import File, Symlink, Tree, edit, entries, lookup
 from strata_rules.runtime import capture
@@ -161,7 +161,7 @@ def test_a_runtime_that_still_leans_on_its_old_place_is_refused(
     if shared is None:
         pytest.skip("no CPython with a shared libpython here")
     monkeypatch.setattr(capture, "set_runpath", lambda data, replace: data)
-    with pytest.raises(ActionError) as error:
+    with pytest.raises(HostError) as error:
         bench.run(action(shared))
     (diagnostic,) = error.value.diagnostics
     assert diagnostic.id == "runtime-not-relocatable"
@@ -178,7 +178,7 @@ def test_a_runtime_that_lost_a_module_is_refused(bench: Bench, monkeypatch: pyte
         return edit(bench.store, tree, lost)
 
     monkeypatch.setattr(capture, "capture_tree", without_ssl)
-    with pytest.raises(ActionError) as error:
+    with pytest.raises(HostError) as error:
         bench.run(action(interpreters()[0]))
     (diagnostic,) = error.value.diagnostics
     assert diagnostic.id == "runtime-not-relocatable"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from strata_engine.errors import ActionError
+from strata_engine.errors import SpecError
 from strata_engine.tree import File, Node, Symlink
 from strata_rules.runtime import extract
 from strata_rules.runtime.extract import check_case, check_links, read_archive
@@ -96,7 +96,7 @@ def test_every_compression_gives_the_same(bench: Bench, pack: Callable[[bytes], 
         # By its text alone `x/y/l` stays inside; through the link `s` it does not.
         ([link("x/y/s", "../.."), link("x/y/l", "s/../z")], "`x/y/l` is a symlink to `s/../z`, which leads out"),
         ([link("a", "b"), link("b", "a")], "is a symlink that never ends"),
-        ([link("a", "/etc/passwd", tarfile.LNKTYPE)], "`/etc/passwd` has an absolute path"),
+        ([link("a", "/etc/passwd", tarfile.LNKTYPE)], "`a` is a hard link to `/etc/passwd`, which is no earlier"),
         ([link("a", "b", tarfile.LNKTYPE)], "is a hard link to `b`, which is no earlier file"),
         ([link("b", "x"), link("a", "b", tarfile.LNKTYPE)], "is a hard link to `b`, which is no earlier file"),
         ([("a", {"type": tarfile.CHRTYPE})], "`a` is a device or something else"),
@@ -107,7 +107,7 @@ def test_every_compression_gives_the_same(bench: Bench, pack: Callable[[bytes], 
     ],
 )
 def test_a_trick_is_refused(bench: Bench, members: list[Member], said: str) -> None:
-    with pytest.raises(ActionError) as error:
+    with pytest.raises(SpecError) as error:
         read(bench, tar(*members))
     (diagnostic,) = error.value.diagnostics
     assert diagnostic.id == "unsafe-archive"
@@ -121,13 +121,13 @@ def test_a_link_that_leads_nowhere_inside_is_kept(bench: Bench) -> None:
 def test_a_bomb_is_refused_before_it_has_swollen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract, "ROOMY", 10 << 20)
     data = gzip.compress(tar(file("a"), data=bytes(64 << 20)))
-    with pytest.raises(ActionError, match="unpack to more than any runtime has"):
+    with pytest.raises(SpecError, match="unpack to more than any runtime has"):
         read(bench, data)
     monkeypatch.setattr(extract, "MOST_MEMBERS", 3)
-    with pytest.raises(ActionError, match="is one of more than 3"):
+    with pytest.raises(SpecError, match="is one of more than 3"):
         read(bench, tar(*(folder(f"f{n}") for n in range(4))))
     header = tar(("a", {"pax_headers": {"comment": "x" * (2 << 20)}}))
-    with pytest.raises(ActionError, match="has a header that is too long"):
+    with pytest.raises(SpecError, match="has a header that is too long"):
         read(bench, header)
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_archive_is_an_error_of_its_own(bench: Bench, pack: Callable[[
         data[8:60] = bytes(52)
     else:
         data[:] = pack(b"no tar at all" * 200)
-    with pytest.raises(ActionError) as error:
+    with pytest.raises(SpecError) as error:
         read(bench, bytes(data))
     assert error.value.diagnostics[0].id == "damaged-archive"
 
@@ -160,11 +160,11 @@ def test_a_zip_with_links_and_modes_is_read_and_its_tricks_are_refused(bench: Be
     nodes = read(bench, made(("p/", 0, b""), ("p/x", 0o100755, b"x"), ("p/l", link_mode, b"x")))
     assert nodes == {"p/x": File(bench.store.put(b"x"), True), "p/l": Symlink("x")}
     for members in ([("../x", 0, b"")], [("p/l", link_mode, b"/etc/passwd")], [("dev", stat.S_IFCHR, b"")]):
-        with pytest.raises(ActionError) as error:
+        with pytest.raises(SpecError) as error:
             read(bench, made(*members))
         assert error.value.diagnostics[0].id == "unsafe-archive"
     damaged = made(("a", 0, b"0123456789" * 1000)).replace(b"\x01", b"\x02")
-    with pytest.raises(ActionError) as error:
+    with pytest.raises(SpecError) as error:
         read(bench, damaged)
     assert error.value.diagnostics[0].id == "damaged-archive"
 

@@ -13,7 +13,7 @@ import pytest
 from runtimes import interpreters, pbs_archive
 
 from strata_engine.action import Ref
-from strata_engine.errors import ActionError
+from strata_engine.errors import SpecError
 from strata_engine.place import place
 from strata_engine.tree import File, Node, Symlink, Tree, assemble, entries, lookup
 from strata_rules.runtime.unpack import Unpacking, normalise, unpack_action
@@ -89,7 +89,7 @@ def test_an_archive_of_another_version_is_refused(bench: Bench, tmp_path: Path) 
     interpreter = interpreters()[0]
     archive, _ = pbs_archive(bench.store, interpreter, tmp_path)
     for version in (f"{interpreter.python}.99", "3.10.1"):
-        with pytest.raises(ActionError) as error:
+        with pytest.raises(SpecError) as error:
             unpack(bench, archive.read_bytes(), version)
         (diagnostic,) = error.value.diagnostics
         assert diagnostic.id == "wrong-python"
@@ -138,7 +138,7 @@ def test_a_windows_archive_is_unpacked_on_any_host(bench: Bench) -> None:
         "interpreters": ["python.exe", "pythonw.exe"],
         "site_packages": "Lib/site-packages",
     }
-    with pytest.raises(ActionError, match="no Python for this platform: no `bin/python`"):
+    with pytest.raises(SpecError, match="no Python for this platform: no `bin/python`"):
         unpack(bench, raw.getvalue(), "3.12.9", "linux_x86_64")
 
 
@@ -159,7 +159,7 @@ def test_a_link_out_of_the_runtime_is_refused_though_it_stays_in_the_archive(ben
         "python/lib/python3.12/os.py": x,
         "python/l": Symlink("../python"),
     }
-    with pytest.raises(ActionError, match="which leads out of the archive"):
+    with pytest.raises(SpecError, match="which leads out of the archive"):
         normalise(bench.store, nodes, implementation="cpython", version="3.12.9", platform="linux_x86_64")
 
 

@@ -21,7 +21,7 @@ import msgspec
 from strata_engine.action import Action, Execution, Scope
 from strata_engine.cas import BlobLost
 from strata_engine.digest import Digest, digest_file
-from strata_engine.errors import ActionError, Diagnostic, HostError, Place
+from strata_engine.errors import Diagnostic, HostError, Place
 from strata_engine.tree import Artifact, File, Node, Store, Symlink, Tree, assemble, blobs
 from strata_rules import elf
 from strata_rules.runtime.facts import facts_of
@@ -148,8 +148,10 @@ def _unreadable(interpreter: Interpreter, error: OSError) -> HostError:
     return HostError(Diagnostic("unreadable-python", message))
 
 
-def capture_tree(store: Store, interpreter: Interpreter, check: Callable[[], None] = lambda: None) -> Tree:
-    """Put the runtime tree into the store. Raises ActionError `runtime-not-relocatable`, HostError."""
+def capture_tree(
+    store: Store, interpreter: Interpreter, check: Callable[[], None] = lambda: None, place: Place | None = None
+) -> Tree:
+    """Put the runtime tree into the store. Raises HostError, `runtime-not-relocatable` among others."""
     nodes: dict[str, Node] = {}
     try:
         for piece in pieces(interpreter):
@@ -164,7 +166,7 @@ def capture_tree(store: Store, interpreter: Interpreter, check: Callable[[], Non
     except NotRelocatable as error:
         message = f"CPython {interpreter.version} at `{interpreter.executable}` cannot be made a runtime: {error}"
         hint = 'use another Python (`STRATA_PYTHON`), or `provider = "pbs"`'
-        raise ActionError(Diagnostic("runtime-not-relocatable", message, hint=hint)) from error
+        raise HostError(Diagnostic("runtime-not-relocatable", message, place, hint=hint)) from error
     return assemble(store, nodes)
 
 
@@ -255,10 +257,10 @@ def _run(execution: Execution, wanted: Capturing) -> Tree:
     tree = _stored(store, wanted.pinned)
     if tree is None:
         interpreter = _interpreter(wanted)
-        tree = capture_tree(store, interpreter, execution.check_cancelled)
+        tree = capture_tree(store, interpreter, execution.check_cancelled, wanted.place)
         if wanted.pinned is not None and tree.root != wanted.pinned:
             raise _another(wanted, f"the CPython {interpreter.version} here gives {tree.root}")
-        prove(execution, tree, _original(interpreter))
+        prove(execution, tree, _original(interpreter), wanted.place)
     facts = facts_of(store, tree, implementation="cpython", version=wanted.version, platform=wanted.platform)
     return assemble(store, {"tree": tree, "facts.json": File(store.put(facts))})
 

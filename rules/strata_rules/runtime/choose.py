@@ -38,6 +38,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     accept: str = ""
     pin_path: Path
     """`requirements/ENV/runtime.ENV.json`."""
+    pin_shown: str = "the pin file"
+    """The same as messages name it."""
     place: Place | None = None
 
     @property
@@ -107,9 +109,10 @@ class Choice(NamedTuple):
 
 
 class _Unavailable(Exception):  # noqa: N818 - one provider does not work; the next one may
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, notes: tuple[str, ...] = ()) -> None:
         super().__init__(why)
         self.why = why
+        self.notes = notes
 
 
 def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = False) -> Choice:
@@ -120,7 +123,7 @@ def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = 
     _check(wanted)
     observed: list[Path] = [wanted.pin_path]
     data = host.read(wanted.pin_path)
-    pinned = pins.parse(data, str(wanted.pin_path)).get(wanted.platform) if data is not None else None
+    pinned = pins.parse(data, wanted.pin_shown).get(wanted.platform) if data is not None else None
     if pinned is not None and not upgrade and not (misfit := _misfit(wanted, pinned)):
         chosen = _of_pin(wanted, host, pinned)
         return Choice(chosen, _say(wanted, chosen, "as pinned"), tuple(observed), None)
@@ -139,11 +142,13 @@ def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = 
 def _fresh(wanted: Wanted, host: Host, observed: list[Path]) -> Choice:
     """Try the providers in order."""
     reasons: list[str] = []
+    notes: list[str] = []
     for provider in wanted.providers:
         try:
             chosen = _TRY[provider](wanted, host, observed)
         except _Unavailable as error:
             reasons.append(f"`{provider}`: {error.why}")
+            notes += error.notes
             continue
         why = f"since {'; '.join(reasons)}" if reasons else "newly pinned"
         return Choice(chosen, _say(wanted, chosen, why), tuple(observed), _pin_of(chosen))
@@ -152,7 +157,7 @@ def _fresh(wanted: Wanted, host: Host, observed: list[Path]) -> Choice:
         "no-runtime",
         f"no runtime for `{wanted.layer}` on `{wanted.platform}`: {single}",
         wanted.place,
-        tuple(reasons) if len(reasons) > 1 else (),
+        (*(reasons if len(reasons) > 1 else ()), *notes),
         _hint(wanted),
     )
     raise (HostError if "local" in wanted.providers else SpecError)(diagnostic)
@@ -280,9 +285,12 @@ def _try_local(wanted: Wanted, host: Host, observed: list[Path]) -> LocalChoice:
         raise _Unavailable("only CPython can be captured")
     found = _discover(wanted, host)
     observed += found.observed
+    if found.refused is not None:
+        version = f"{found.refused.version} " if found.refused.version else ""
+        raise _Unavailable(f"`STRATA_PYTHON` names `{found.refused.executable}`: {version}{found.refused.why}")
     if not found.interpreters:
-        others = [f"{r.version} at `{r.executable}` is {r.why}" for r in found.rejected[:6]]
-        raise _Unavailable(f"no CPython here fits `{_accept(wanted)}`" + (f" ({'; '.join(others)})" if others else ""))
+        others = tuple(f"{r.version} at `{r.executable}`: {r.why}" for r in found.rejected[:6])
+        raise _Unavailable(f"no CPython here fits `{_accept(wanted)}`", others)
     best = found.interpreters[0]
     observed += [Path(best.executable), Path(best.stdlib), Path(best.dynload)]
     return LocalChoice(version=best.version, identity=identity(best), tree=None, find=lambda: found)

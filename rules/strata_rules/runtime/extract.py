@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from strata_engine.digest import CHUNK, Digest
-from strata_engine.errors import ActionError, Diagnostic
+from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import File, Node, Store, Symlink
 from strata_rules.compress import DAMAGED, decompressed
 
@@ -46,17 +46,17 @@ class Member(NamedTuple):
     content: IO[bytes] | None = None
 
 
-def unsafe(member: str, why: str) -> ActionError:
+def unsafe(member: str, why: str) -> SpecError:
     """Make the refusal of a member."""
     shown = member.encode("unicode_escape", "backslashreplace").decode("ascii")[:200]
     hint = "do not use this archive; get it from its publisher and compare its sha256"
-    return ActionError(Diagnostic("unsafe-archive", f"the archive's member `{shown}` {why}", hint=hint))
+    return SpecError(Diagnostic("unsafe-archive", f"the archive's member `{shown}` {why}", hint=hint))
 
 
 def read_archive(store: Store, archive: Digest, progress: Progress) -> dict[str, Node]:
     """Put the archive's content into the store and give its files and symlinks by path.
 
-    Raises ActionError `unsafe-archive` and `damaged-archive`.
+    Raises SpecError `unsafe-archive` and `damaged-archive`.
     """
     nodes: dict[str, Node] = {}
     folders: set[str] = set()
@@ -77,7 +77,7 @@ def read_archive(store: Store, archive: Digest, progress: Progress) -> dict[str,
             if member.link is not None:
                 nodes[path] = Symlink(member.link)
             elif member.same_as is not None:
-                earlier = nodes.get(_clean(member.same_as))
+                earlier = nodes.get(member.same_as.removeprefix("./"))
                 if not isinstance(earlier, File):
                     raise unsafe(member.path, f"is a hard link to `{member.same_as}`, which is no earlier file")
                 nodes[path] = earlier
@@ -105,7 +105,7 @@ def _keep(store: Store, content: IO[bytes], allowed: int, name: str) -> Digest:
 
 
 def _clean(name: str) -> str:
-    """Give a member's path inside the tree. Raises ActionError for one that leads elsewhere or cannot be written."""
+    """Give a member's path inside the tree. Raises SpecError for one that leads elsewhere or cannot be written."""
     if name.startswith("/") or (len(name) > 1 and name[1] == ":"):
         raise unsafe(name, "has an absolute path")
     parts = [part for part in name.split("/") if part not in {"", "."}]
@@ -195,9 +195,10 @@ def _reading() -> Iterator[None]:
         raise _damaged(str(error)) from error  # gzip, bz2: the data is not what it says
 
 
-def _damaged(why: str) -> ActionError:
+def _damaged(why: str) -> SpecError:
     message = f"the archive cannot be read: {why.strip().rstrip('.') or 'it ends too early'}"
-    return ActionError(Diagnostic("damaged-archive", message))
+    hint = "it is what its sha256 says, but no archive that can be unpacked: name another one"
+    return SpecError(Diagnostic("damaged-archive", message, hint=hint))
 
 
 class _TarInfo(tarfile.TarInfo):

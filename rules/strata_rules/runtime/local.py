@@ -93,6 +93,8 @@ class Found(NamedTuple):
     rejected: tuple[Rejected, ...]
     observed: tuple[Path, ...]
     """Every path whose change could change this answer, absent ones included."""
+    refused: Rejected | None = None
+    """What `STRATA_PYTHON` names, where that does not do."""
 
 
 def probe(path: Path) -> Interpreter | None:
@@ -151,6 +153,8 @@ def discover(
     that runs this program, then the newest.
     """
     paths, folders = candidates(environ, running)
+    asked = environ.get("STRATA_PYTHON", "")
+    answers: dict[str, Interpreter | None] = {}
     known: dict[str, Interpreter] = {}
     seen: set[str] = set()
     for path in paths:
@@ -159,7 +163,7 @@ def discover(
         if real in seen or not path.exists():
             continue
         seen.add(real)
-        found = probe(path)
+        found = answers[str(path)] = probe(path)
         if found is not None:
             seen.add(os.path.realpath(found.executable))
             known.setdefault(os.path.realpath(found.executable), found)
@@ -171,7 +175,10 @@ def discover(
             rejected.append(Rejected(found.executable, found.version, why))
         else:
             allowed.append(found)
-    named = known.get(os.path.realpath(environ.get("STRATA_PYTHON") or os.devnull))
+    given = answers.get(asked)
+    named = None if given is None else known[os.path.realpath(given.executable)]
+    refused = Rejected(asked, "", "no Python that runs") if asked and given is None else None
+    refused = refused or next((each for each in rejected if named and each.executable == named.executable), None)
     own = known.get(os.path.realpath(running))
     order = {id(found): position for position, found in enumerate(known.values())}
     allowed.sort(
@@ -183,7 +190,7 @@ def discover(
             order[id(i)],
         )
     )
-    return Found(tuple(allowed), tuple(rejected), (*paths, *folders))
+    return Found(tuple(allowed), tuple(rejected), (*paths, *folders), refused)
 
 
 def unfit(interpreter: Interpreter) -> str:

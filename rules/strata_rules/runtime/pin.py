@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from strata_engine.digest import Digest, is_sha256
-from strata_engine.errors import HostError, SpecError
+from strata_engine.errors import HostError, Place, SpecError
 
 VERSION = 1
 
@@ -81,7 +81,7 @@ def parse(data: bytes, name: str) -> dict[str, Pin]:
 
 def _bad(name: str, what: str) -> SpecError:
     hint = "take it from git again, or remove it: the next build pins the runtime anew"
-    error = SpecError.of("bad-runtime-pin", f"cannot read the runtime pin `{name}`: {what}", hint=hint)
+    error = SpecError.of("bad-runtime-pin", f"this runtime pin cannot be read: {what}", Place(name, 0), hint=hint)
     assert isinstance(error, SpecError)
     return error
 

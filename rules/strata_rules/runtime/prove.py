@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from strata_engine.action import Execution
-from strata_engine.errors import ActionError, Diagnostic
+from strata_engine.errors import Diagnostic, HostError, Place
 from strata_engine.place import place
 from strata_engine.tree import Tree
 
@@ -60,8 +60,8 @@ class Original(NamedTuple):
     """Names of its extension modules."""
 
 
-def prove(execution: Execution, tree: Tree, original: Original) -> None:
-    """Run `tree` in two other places. Raises ActionError `runtime-not-relocatable` with all that was found."""
+def prove(execution: Execution, tree: Tree, original: Original, where: Place | None = None) -> None:
+    """Run `tree` in two other places. Raises HostError `runtime-not-relocatable` with all that was found."""
     names = (*MODULES, *original.extensions)
     before = _ask(execution, original.executable, names, execution.scratch)
     excused = before.get("failed", {}).keys()
@@ -76,7 +76,7 @@ def prove(execution: Execution, tree: Tree, original: Original) -> None:
     if problems:
         message = f"CPython {original.version} at `{original.executable}` cannot be made a runtime: {problems[0]}"
         hint = 'use another Python (`STRATA_PYTHON`), or `provider = "pbs"`'
-        raise ActionError(Diagnostic("runtime-not-relocatable", message, None, tuple(problems[1:]), hint))
+        raise HostError(Diagnostic("runtime-not-relocatable", message, where, tuple(problems[1:]), hint))
 
 
 def _ask(execution: Execution, executable: str, names: Sequence[str], cwd: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import re
 import msgspec
 
 from strata_engine.action import Action, Execution, Ref
-from strata_engine.errors import ActionError, Diagnostic, Place
+from strata_engine.errors import Diagnostic, Place, SpecError
 from strata_engine.tree import File, Node, Store, Symlink, Tree, assemble
 from strata_rules.layout import Layout, is_windows, layout
 from strata_rules.runtime.extract import check_case, check_links, read_archive
@@ -88,7 +88,7 @@ def normalise(
 ) -> dict[str, Node]:
     """Turn an archive's content into a runtime's.
 
-    Raises ActionError `not-a-runtime`, `wrong-python`, `unsafe-archive`.
+    Raises SpecError `not-a-runtime`, `wrong-python`, `unsafe-archive`.
     """
     python = ".".join(version.split(".")[:2])
     interpreters = _interpreters(python, platform)
@@ -123,7 +123,8 @@ def _from_root(nodes: dict[str, Node], interpreters: tuple[str, ...]) -> dict[st
         if any(root + path in nodes for path in interpreters):
             return {path[len(root) :]: node for path, node in nodes.items() if path.startswith(root)}
     message = f"the archive has no Python for this platform: no `{interpreters[0]}`"
-    raise ActionError(Diagnostic("not-a-runtime", message, hint="is this archive of another platform?"))
+    hint = "name an archive for this platform, such as python-build-standalone publishes"
+    raise SpecError(Diagnostic("not-a-runtime", message, hint=hint))
 
 
 def _is_bytecode(path: str) -> bool:
@@ -135,12 +136,14 @@ def _check_version(store: Store, nodes: dict[str, Node], implementation: str, ve
         return  # PyPy's files name its own version first
     found = version_of(store, nodes, platform)
     if found is None:
-        raise ActionError(Diagnostic("not-a-runtime", "the archive has an interpreter but no standard library"))
+        hint = "name an archive of a whole runtime"
+        message = "the archive has an interpreter but no standard library"
+        raise SpecError(Diagnostic("not-a-runtime", message, hint=hint))
     claimed, exact = found
     if claimed != (version if exact else ".".join(version.split(".")[:2])):
         message = f"the archive has {implementation} {claimed}, not {version}"
         hint = "set `python_implementation` to what the archive has, or name another archive"
-        raise ActionError(Diagnostic("wrong-python", message, hint=hint))
+        raise SpecError(Diagnostic("wrong-python", message, hint=hint))
 
 
 def _installed(store: Store, nodes: dict[str, Node], places: Layout) -> set[str]:
