@@ -119,6 +119,7 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
         upgrade=setting.upgrade,
         offline=setting.offline,
         place=layer.place("requirements"),
+        locate=stack.uv.place,
     )
     attrs = LockAttrs(
         request=request,

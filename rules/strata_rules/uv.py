@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Literal, TypeAlias
 
 from strata_engine.errors import ActionError, Diagnostic, HostError, Place, SpecError, StrataError
 from strata_rules.download.credentials import userinfo, without_userinfo
+from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.uvconfig import WRITE_LOGIN, is_readable
 
 CONFIG_FILE = "uv.toml"
 PROJECT_FILE = "pyproject.toml"
@@ -45,6 +47,9 @@ WORKSPACE_SETTINGS = frozenset(
     }
 )
 """Settings that uv reads from the project alone; all others it takes from the configuration file."""
+
+Locate: TypeAlias = 'Callable[[str, Literal["key", "value"]], Place | None]'
+"""Finds where one of uv's settings is written."""
 
 _URL_VARIABLES = ("UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX", "UV_INDEX_URL")
 # UV_EXCLUDE_NEWER is missing on purpose: it is one of the stack's own settings by the time that uv runs.
@@ -87,7 +92,6 @@ _ACCESS_VARIABLES = frozenset(
 )
 _TRUST_VARIABLES = ("SSL_CERT_DIR", "SSL_CERT_FILE", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS")
 _LOGIN = re.compile(r"UV_INDEX_.+_(USERNAME|PASSWORD)")
-_HOST = re.compile(r"[\w.:-]+")
 _USERINFO = re.compile(r"(?<=://)[^/\s@`\"']*@")
 
 _NETWORK = re.compile(
@@ -97,6 +101,12 @@ _NETWORK = re.compile(
 )
 _NO_LOGIN = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
 _SETTINGS = re.compile(r"Failed to parse|undeclared index|invalid value|unknown field|TOML parse error", re.IGNORECASE)
+_QUOTED_KEY = re.compile(r"^\s*\d+ \| \s*\"?([\w-]+)\"?\s*=", re.MULTILINE)
+_QUOTING = re.compile(r"Failed to parse|TOML parse error|\||\d+ \||[\s^]+$")
+"""The lines of uv's message that quote a file of ours."""
+_BACKTICKED = re.compile(r"`([^`]+)`")
+_SPLIT = re.compile(r" for split \(markers: .*\)$")
+"""Which of the environments has no solution, at length; for a layer there is most often one, all its platforms."""
 _URL = re.compile(r"\bhttps?://[^\s`'\"),]+")
 
 _CHATTER = ("Using CPython", "Using Python", "Using PyPy", "Resolved ", "Added ", "Removed ", "Updated ")
@@ -132,12 +142,12 @@ def check_urls(environ: Mapping[str, str], indexes: Iterable[str]) -> None:
     ]
     for where, text in [("`index` of `[tool.uv]`", url) for url in indexes] + given:
         url = _url_of(text)
-        if "@" in url and not _is_sound(url):
+        if not is_readable(url):
             raise SpecError.of(
                 "bad-index-url",
                 f"{where} has a URL with a login that cannot be read",
                 notes=["it is not shown here because of the login"],
-                hint="write `https://USER:PASSWORD@HOST/PATH`, with `@`, `:`, `/` and `%` percent-encoded in both",
+                hint=WRITE_LOGIN,
             )
 
 
@@ -252,8 +262,18 @@ def warnings(text: str) -> list[str]:
     return [line.removeprefix("warning: ") for line in text.splitlines() if line.startswith("warning: ")]
 
 
-def failure(layer: str, output: str, place: Place | None, *, offline: bool = False) -> StrataError:
-    """Turn the cleaned output of a failed resolution into the error that says who is to act."""
+def failure(
+    layer: str,
+    output: str,
+    place: Place | None,
+    *,
+    offline: bool = False,
+    locate: Locate = lambda _name, _of: None,
+) -> StrataError:
+    """Turn the cleaned output of a failed resolution into the error that says who is to act.
+
+    `place` is that of the requirements; `locate` gives that of one of uv's settings.
+    """
     subject = f"cannot lock `{layer}`"
     notes = tuple(_explanation(output))
     if "network was disabled" in output or (offline and "No solution found" in output):
@@ -266,18 +286,38 @@ def failure(layer: str, output: str, place: Place | None, *, offline: bool = Fal
     if "No solution found" in output:
         text = f"{subject}: its requirements cannot be met together"
         hint = "relax a requirement here, or a pin of a layer below (`strata lock --upgrade` moves pins)"
+        if "invalid package format" in output:
+            hint = "take another build or version of the wheel that cannot be read"
         return SpecError(Diagnostic("no-solution", text, place, notes, hint))
     if _SETTINGS.search(output):
-        text = f"{subject}: uv does not accept its settings"
-        return SpecError(Diagnostic("bad-uv-settings", text, place, notes, "mend `[tool.uv]`"))
+        return SpecError(_bad_setting(subject, output, notes, locate))
     if _NETWORK.search(output):
         url = _URL.search(output)
         text = f"{subject}: {f'`{url[0]}`' if url else 'an index'} cannot be reached"
+        notes = notes[-1:]  # the last cause is the first
         hint = "check the network and the index settings; a proxy is taken from `HTTPS_PROXY`"
         return HostError(Diagnostic("unreachable", text, place, notes, hint))
     if "No space left" in output or "Permission denied" in output or "Read-only file system" in output:
         return HostError(Diagnostic("uv-cannot-write", f"{subject}: uv cannot write", place, notes))
     return ActionError(Diagnostic("uv-failed", f"{subject}: uv failed", place, notes), output=output)
+
+
+def _bad_setting(subject: str, output: str, notes: tuple[str, ...], locate: Locate) -> Diagnostic:
+    """Name the setting that uv does not accept, of which it quotes a line of a file of ours."""
+    quoted = _QUOTED_KEY.search(output)
+    why = [note for note in notes if not _QUOTING.match(note)]
+    if quoted is None or not why:
+        text = f"{subject}: uv does not accept its settings"
+        return Diagnostic("bad-uv-settings", text, None, notes, "mend `[tool.uv]`")
+    name = quoted[1]
+    what, _, expected = why[0].partition(", expected ")
+    known = _BACKTICKED.findall(expected)
+    if what.startswith("unknown field"):
+        text, hint = f"uv has no setting `{name}`", did_you_mean(name, known)
+        return Diagnostic("bad-uv-settings", text, locate(name, "key"), (), hint or "uv's documentation lists them all")
+    wrong = next(iter(_BACKTICKED.findall(what)), "")
+    hint = did_you_mean(wrong, known) or (f"expected {expected}" if expected else None)
+    return Diagnostic("bad-uv-settings", f"uv does not accept `{name}`: {what}", locate(name, "value"), (), hint)
 
 
 def _common(folder: Path, cache: Path) -> list[str]:
@@ -287,23 +327,15 @@ def _common(folder: Path, cache: Path) -> list[str]:
 
 def _explanation(output: str) -> Iterable[str]:
     for line in output.splitlines():
-        text = line.strip().removeprefix("error: ").removeprefix("cause: ")
-        if text and not text.startswith("warning: "):
+        text = line.strip().removeprefix("error: ").removeprefix("cause: ").removeprefix("hint: ")
+        text = _SPLIT.sub("", text)
+        if text and not text.startswith(("warning: ", "No solution found when resolving dependencies")):
             yield text.replace("your project's", "the layer's").replace("your project", "the layer")
 
 
 def _url_of(text: str) -> str:
     """Give the URL of an index, which may be written `NAME=URL`."""
     return text.partition("=")[2] if "=" in text.partition("://")[0] else text
-
-
-def _is_sound(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and _HOST.fullmatch(parts.hostname or "") is not None
 
 
 def _separator(name: str) -> str:

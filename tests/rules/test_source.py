@@ -180,13 +180,15 @@ def test_headers_and_dotted_keys_lead_to_their_values(parts):
         ),
         (
             "a = [1,\n",
-            "error[toml-syntax]: this is not TOML: invalid value before the end of the file\n"
-            "  --> f.toml:1:7\n   |\n 1 | a = [1,\n   |       ^\nhint: strings are in quotes",
+            "error[toml-syntax]: this is not TOML: it ends in the middle of a value\n"
+            "  --> f.toml:1:7\n   |\n 1 | a = [1,\n   |       ^\n"
+            "hint: write the rest of it, or close its bracket or quote",
         ),
         (
             "[a]\nx = 1\n[a]\n",
-            "error[toml-syntax]: this is not TOML: cannot declare ('a',) twice\n"
-            "  --> f.toml:3:3\n   |\n 3 | [a]\n   |   ^",
+            "error[toml-syntax]: this is not TOML: this name is defined twice\n"
+            "  --> f.toml:3:1\n   |\n 3 | [a]\n   | ^^^\n"
+            "hint: remove one of the two, or write `[[…]]` for one more table of an array",
         ),
     ],
 )

@@ -8,11 +8,14 @@ from pathlib import Path
 import click
 
 from strata_engine.errors import Diagnostic, SpecError
+from strata_engine.sources import Sources
+from strata_engine.workspace import Workspace
 from strata_rules.cli.options import Settings, json_option, spec_argument
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import diagnostic_fields, emit_document, say, say_diagnostic
 from strata_rules.cli.stack_file import find_stack_file
 from strata_rules.spec.load import Stack, load_stack
+from strata_rules.spec.modules import application_modules
 
 
 @declare("check")
@@ -26,7 +29,7 @@ def command(settings: Settings, spec: str | None, *, as_json: bool) -> int:
     """
     path = find_stack_file(spec, Path.cwd())
     try:
-        stack = load_stack(path, Path.read_bytes)
+        stack = _checked(path.absolute())
     except SpecError as error:
         if not as_json:
             raise
@@ -39,6 +42,14 @@ def command(settings: Settings, spec: str | None, *, as_json: bool) -> int:
         say_diagnostic(warning, settings)
     say(f"`{stack.file}` is valid: {_contents(stack)}", quiet=settings.quiet)
     return 0
+
+
+def _checked(path: Path) -> Stack:
+    """Read a stack file as a build does, and look for the modules of its applications. Raises SpecError, HostError."""
+    sources = Sources(Workspace(path.parent))
+    stack = load_stack(path, sources.read, probe=sources.probe)
+    application_modules(stack, sources.read, sources.probe)
+    return stack
 
 
 def _document(path: Path, diagnostics: Iterable[Diagnostic], *, valid: bool) -> None:

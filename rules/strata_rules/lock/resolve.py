@@ -49,6 +49,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     python: str = sys.executable
     place: Place | None = None
     """Where the layer's requirements are written."""
+    locate: uv.Locate = lambda _name, _of: None
 
 
 def resolve(execution: Execution, request: Request, constraints: Sequence[str], beside: Beside) -> bytes:
@@ -69,7 +70,7 @@ def resolve(execution: Execution, request: Request, constraints: Sequence[str], 
         ended = execution.command(command, cwd=folder, env=environment)
         output = uv.clean(ended.stderr + "\n" + ended.stdout, hidden, folder)
         if ended.returncode != 0:
-            raise uv.failure(request.layer, output, beside.place, offline=beside.offline)
+            raise uv.failure(request.layer, output, beside.place, offline=beside.offline, locate=beside.locate)
         for warning in uv.warnings(output):
             execution.warn(Diagnostic("uv-warning", f"uv: {warning}", beside.place, severity="warning"))
 

@@ -6,7 +6,7 @@ It must not follow references: `spec` does. Each check notes what is wrong at th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -36,7 +36,7 @@ RESERVED_NAMES = ("fetch", "wheel")
 _NO_NAME = re.compile(r"\s*(?:-|\.{0,2}[/\\]|~|[\w+]+:|\.+$)|[^<>=!~;@]*(?:\.whl|\.tar\.gz|\.zip)\s*$")
 """What is no requirement, but a path, URL or option of an installer."""
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", re.ASCII)
+_VERSION = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}(?:(?:a|b|rc)\d{1,3})?", re.ASCII)
 
 
 class Declared(NamedTuple):
@@ -138,7 +138,7 @@ def _check_requirement(layer: Declared, index: int, text: str, problems: Problem
         problems.error(
             "bad-requirement",
             f"{layer.who} uses invalid requirement syntax: {said[:1].lower()}{said[1:]}",
-            place,
+            _inside(place, text, error),
             hint="write it as PEP 508 says, such as `numpy>=2` or `requests[socks]; python_version < '3.13'`",
         )
     else:
@@ -147,6 +147,15 @@ def _check_requirement(layer: Declared, index: int, text: str, problems: Problem
             problems.error("url-requirement", message, place, hint=only)
         elif requirement.name.endswith((".whl", ".tar.gz", ".zip")):
             problems.error("url-requirement", f"{layer.who} requires the file `{text}`", place, hint=only)
+
+
+def _inside(place: Place, text: str, error: InvalidRequirement) -> Place:
+    """Point at the part of a requirement that is wrong, where its text stands in the file as it is meant."""
+    start, end = getattr(error.__cause__, "span", (0, 0))
+    quoted = place.text is not None and place.text[place.column : place.column + len(text)] == text
+    if not quoted or start >= len(text):
+        return place
+    return place._replace(column=place.column + 1 + start, length=max(1, min(end, len(text)) - start))
 
 
 def _check_python(layer: Declared, text: str, problems: Problems) -> None:
@@ -209,11 +218,11 @@ def check_strata(strata: ToolStrata, table: Table, runtimes: list[str], problems
 
 
 def _check_runtime_source(name: str, source: RuntimeSource, table: Table, problems: Problems) -> None:
-    def place(*path: str) -> Place:
+    def place(*path: str | int) -> Place:
         return table.place("runtimes", name, *path)
 
-    if not source.providers:
-        problems.error("bad-provider", f"runtime `{name}` has an empty list of providers", place("provider"))
+    _check_providers(name, source, place, problems)
+    _check_urls(name, source.url, place, problems)
     if "archive" in source.providers:
         for field in ("url", "sha256"):
             if getattr(source, field) is None and field not in table.values["runtimes"][name]:
@@ -241,6 +250,27 @@ def _check_runtime_source(name: str, source: RuntimeSource, table: Table, proble
         if "local" not in source.providers:
             message = f"`accept` of runtime `{name}` has no effect: only the provider `local` may give another version"
             problems.warn("no-effect", message, table.place("runtimes", name, "accept", of="key"))
+
+
+def _check_providers(name: str, source: RuntimeSource, place: Callable[..., Place], problems: Problems) -> None:
+    if not source.providers:
+        problems.error("bad-provider", f"runtime `{name}` has an empty list of providers", place("provider"))
+    if "conda" in source.providers:
+        which = () if isinstance(source.provider, str) else (source.providers.index("conda"),)
+        message = f"the provider `conda` of runtime `{name}` is not available yet"
+        hint = "providers are `pbs`, `archive` and `local`"
+        problems.error("unavailable-provider", message, place("provider", *which), hint=hint)
+
+
+def _check_urls(
+    name: str, value: str | Mapping[str, str] | None, place: Callable[..., Place], problems: Problems
+) -> None:
+    urls = {(): value} if isinstance(value, str) else {(platform,): url for platform, url in (value or {}).items()}
+    for where, url in urls.items():
+        if not url.startswith(("https://", "http://", "file://")):
+            message = f"`url` of runtime `{name}` is not the URL of an archive"
+            hint = "it begins with `https://`, `http://` or `file://`"
+            problems.error("bad-url", message, place("url", *where), hint=hint)
 
 
 def _listed(names: Iterable[str]) -> str:

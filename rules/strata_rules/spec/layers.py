@@ -200,7 +200,7 @@ class _Linking:
             if layer.runtime is not first.runtime:
                 self.problems.error(
                     "inconsistent-runtimes",
-                    f"{each.who} references inconsistent frameworks",
+                    f"the frameworks of {each.who} stand on different runtimes",
                     each.place("frameworks", index),
                     notes=[f"`{it.name}` requires runtime `{it.runtime.name}`" for it in (first, layer)],
                     hint="all frameworks of a layer must stand on one runtime",
@@ -297,8 +297,8 @@ class _Linking:
         ]
         self.problems.error(
             "linearization-failed",
-            f"{each.who}: dependency linearization failed",
+            f"no order of the frameworks of {each.who} suits all of them",
             each.place("frameworks"),
             notes=notes,
-            hint="name the frameworks in an order that all of them agree with",
+            hint="name the frameworks in one order everywhere: the first one is found first",
         )

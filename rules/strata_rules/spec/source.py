@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from strata_engine.errors import Place, SpecError
+from strata_engine.errors import Diagnostic, Place, SpecError
 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and array indexes from the top of the document."""
 
-_SECRET = re.compile(r"(?<=://)[^/\s\"'@]*(?:@[^/\s\"'@]*)*(?=@)")
-"""The user information of a URL: masked in every line that is shown."""
+_SECRET = re.compile(r"(?<=://)[^\"']*(?=@)")
+"""The user information of a URL, even of one that is not written as it must be: masked in every line that is shown."""
 
 
 class Span(NamedTuple):
@@ -70,33 +70,65 @@ def parse_toml(text: str, file: str) -> Document:
     try:
         return Document(text, file, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        found = re.search(r" \((?:at line (\d+), column (\d+)|at end of document)\)$", message)
-        if found is None:
-            place = Place(file, 0)
-        elif found[1]:
-            place = _point(text, file, int(found[1]), int(found[2]))
-        else:
-            stripped = text.rstrip()
-            place = place_of(text, file, Span(max(0, len(stripped) - 1), max(1, len(stripped))))
-        said = message[: found.start()] if found else message
-        if found and not found[1]:
-            said += " before the end of the file"
-        hint = "strings are in quotes" if said.startswith("Invalid value") else None
-        said = f"this is not TOML: {said[:1].lower()}{said[1:]}"
-        raise SpecError.of("toml-syntax", said, place, hint=hint) from error
+        raise _syntax_error(text, file, str(error)) from error
     except RecursionError as error:
-        raise SpecError.of("toml-syntax", "this is not TOML that can be read: it is nested too deeply") from error
+        said = "this is not TOML that can be read: it is nested too deeply"
+        raise SpecError.of("toml-syntax", said, Place(file, 0)) from error
+    except ValueError as error:
+        # Python reads no integer of more than some thousand digits.
+        said = "this is not TOML that can be read: an integer is too large"
+        raise SpecError.of("toml-syntax", said, _long_number(text, file)) from error
 
 
 def decode_toml(data: bytes, file: str) -> Document:
     """Parse the bytes of a TOML file. Raises SpecError `toml-syntax`."""
     try:
-        return parse_toml(data.decode("utf-8"), file)
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8")) + 1
-        raise SpecError.of("toml-syntax", "this is not TOML: it is not UTF-8", Place(file, line, column)) from error
+        said, place = "this is not TOML: it is not UTF-8", Place(file, line, column)
+        raise SpecError.of("toml-syntax", said, place, hint="save the file with the encoding UTF-8") from error
+    if text.startswith("\ufeff"):
+        said, hint = "this is not TOML: it begins with a byte order mark", "save the file as UTF-8 without one"
+        raise SpecError.of("toml-syntax", said, Place(file, 1), hint=hint)
+    return parse_toml(text, file)
+
+
+def _syntax_error(text: str, file: str, message: str) -> SpecError:
+    """Say what `tomllib` has against a text, in words for who has never read TOML's grammar."""
+    found = re.search(r" \((?:at line (\d+), column (\d+)|at end of document)\)$", message)
+    said = message[: found.start()] if found else message
+    said, hint = f"{said[:1].lower()}{said[1:]}", None
+    if found is None:
+        place = Place(file, 0)
+    elif found[1]:
+        place = _point(text, file, int(found[1]), int(found[2]))
+        if said.startswith("cannot overwrite") or (said.startswith("cannot declare") and "twice" in said):
+            # Reported at the statement's end: the whole line is meant.
+            said, place = "this name is defined twice", _line(text, file, place.line)
+            hint = "remove one of the two, or write `[[…]]` for one more table of an array"
+        elif said == "illegal character '\\n'":
+            said, hint = "the string does not end on its line", 'close it with `"`; `"""` is for text of several lines'
+        elif said.startswith("invalid value"):
+            hint = "strings are in quotes"
+    else:
+        stripped = text.rstrip()
+        place = place_of(text, file, Span(max(0, len(stripped) - 1), max(1, len(stripped))))
+        said, hint = "it ends in the middle of a value", "write the rest of it, or close its bracket or quote"
+    return SpecError(Diagnostic("toml-syntax", f"this is not TOML: {said}", place, hint=hint))
+
+
+def _line(text: str, file: str, number: int) -> Place:
+    """Locate a whole line, without what only indents it."""
+    line = text.split("\n")[number - 1]
+    column = len(line) - len(line.lstrip()) + 1
+    return _point(text, file, number, column)._replace(length=max(1, len(line.strip())))
+
+
+def _long_number(text: str, file: str) -> Place:
+    found = re.search(r"[0-9_]{4000,}", text)
+    return place_of(text, file, Span(*found.span()))._replace(length=1, text=None) if found else Place(file, 0)
 
 
 def near(word: str, candidates: Iterable[str]) -> str | None:

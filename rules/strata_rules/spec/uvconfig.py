@@ -12,14 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 from packaging.utils import canonicalize_name
 
 from strata_engine.action import Json
-from strata_engine.errors import SpecError
+from strata_engine.errors import Place, SpecError
 from strata_rules.spec.fields import Problems, Table, kind_of
 from strata_rules.spec.source import Document, decode_toml, did_you_mean
 
@@ -34,6 +34,12 @@ _SECRET_NAME = re.compile(
 )
 
 
+_HOST = re.compile(r"[\w.:-]+")
+
+WRITE_LOGIN = "write `https://USER:PASSWORD@HOST/PATH`, with `@`, `:`, `/` and `%` percent-encoded in both"
+"""What to do about a login that cannot be read."""
+
+
 class UvIndex(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of uv's `index`."""
 
@@ -43,6 +49,8 @@ class UvIndex(msgspec.Struct, frozen=True, kw_only=True):
     explicit: bool = False
     settings: Mapping[str, Any] = {}
     """Its other settings, as written."""
+    number: int = 0
+    """Which entry it is."""
 
     @property
     def is_common(self) -> bool:
@@ -64,6 +72,13 @@ class UvConfig(msgspec.Struct, frozen=True, kw_only=True):
     indexes: tuple[UvIndex, ...] = ()
     sources: Mapping[str, str] = {}
     """Normalised distribution name → the named index that it comes from."""
+    table: Table | None = None
+    """Where they are written."""
+
+    def place(self, setting: str, of: Literal["key", "value"] = "value") -> Place | None:
+        """Locate a setting."""
+        table = self.table
+        return table.place(setting, of=of) if table is not None and setting in table.values else None
 
     @property
     def named(self) -> dict[str, UvIndex]:
@@ -216,10 +231,11 @@ def read_uv_config(
     else:
         return UvConfig(settings=_exclude_newer({}, env))
     settings = {name: value for name, value in table.values.items() if name not in ("index", "sources")}
-    _check_find_links(table, problems)
     indexes = _indexes(table, problems)
+    _check_arrays(table, problems)
+    _check_places(table, indexes, root, probe, problems)
     sources = _sources(table, {index.name for index in indexes if index.name is not None}, problems)
-    return UvConfig(settings=_exclude_newer(settings, env), indexes=indexes, sources=sources)
+    return UvConfig(settings=_exclude_newer(settings, env), indexes=indexes, sources=sources, table=table)
 
 
 def _exclude_newer(settings: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
@@ -229,11 +245,31 @@ def _exclude_newer(settings: dict[str, Any], env: Mapping[str, str]) -> dict[str
     return settings if value is None else settings | {"exclude-newer": value}
 
 
-def _check_find_links(table: Table, problems: Problems) -> None:
+def _check_arrays(table: Table, problems: Problems) -> None:
+    """Check the settings that we add to; uv checks all others."""
+    for name in ("find-links", "constraint-dependencies"):
+        given = table.values.get(name, [])
+        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+            problems.error("wrong-type", f"`{name}` of {table.who} must be an array of strings", table.place(name))
+
+
+def _check_places(
+    table: Table, indexes: Iterable[UvIndex], root: Path, probe: Callable[[Path], bool], problems: Problems
+) -> None:
+    """Refuse folders that are not there and logins that cannot be read: uv would say so of a file of ours."""
     links = table.values.get("find-links", [])
-    if not isinstance(links, list) or not all(isinstance(each, str) for each in links):
-        message = f"`find-links` of {table.who} must be an array of strings"
-        problems.error("wrong-type", message, table.place("find-links"))
+    given: list[tuple[Any, tuple[str | int, ...]]]
+    given = [(each, ("find-links", number)) for number, each in enumerate(links if isinstance(links, list) else [])]
+    given += [(index.url, ("index", index.number, "url")) for index in indexes]
+    for text, path in given:
+        folder = local_path(text, root) if isinstance(text, str) else None
+        if folder is not None and not probe(folder):
+            message = f"there is no folder or page `{text}` to take wheels from"
+            hint = "paths start from the folder of the stack file"
+            problems.error("missing-folder", message, table.place(*path), hint=hint)
+        elif folder is None and isinstance(text, str) and not is_readable(text):
+            message = f"a URL of `{path[0]}` has a login that cannot be read"
+            problems.error("bad-index-url", message, table.place(*path), hint=WRITE_LOGIN)
 
 
 def _indexes(table: Table, problems: Problems) -> tuple[UvIndex, ...]:
@@ -256,7 +292,7 @@ def _indexes(table: Table, problems: Problems) -> tuple[UvIndex, ...]:
                 problems.error("duplicate-index", message, table.place("index", number, "name"))
             known = {name: entry[name] for name in types if name in entry}
             others = {name: value for name, value in entry.items() if name not in types}
-            found.append(UvIndex(**known, settings=others))
+            found.append(UvIndex(**known, settings=others, number=number))
     return tuple(found)
 
 
@@ -310,6 +346,18 @@ def without_credentials(url: str) -> str:
         return re.sub(r"(?<=://)[^/]*@", "", url)
     query = "&".join(each for each in parts.query.split("&") if not _SECRET_NAME.search(each.partition("=")[0]))
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
+
+
+def is_readable(url: str) -> bool:
+    """Tell whether uv can tell the login in a URL from its host; one that it cannot read it quotes."""
+    if "@" not in url:
+        return True
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and _HOST.fullmatch(parts.hostname or "") is not None
 
 
 def local_path(text: str, root: Path) -> Path | None:
