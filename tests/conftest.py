@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from strata_engine.errors import Diagnostic
 from strata_engine.executor import Executor
 from strata_engine.index import Index
 from strata_engine.tree import Artifact, File, Node, Tree, lookup
+from strata_rules import uv
 
 
 class Bench:
@@ -63,6 +66,16 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield made
     made.store.flush()
     made.index.close()
+
+
+def untar(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpack as safely as this Python can: 3.11.2, which Debian 12 has, knows no filters yet."""
+    archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+
+
+def uv_environ() -> dict[str, str]:
+    """Give an environment in which uv reaches what a build reaches."""
+    return {**{name: value for name, value in os.environ.items() if value}, **uv.access(os.environ)}
 
 
 def record_hash(data: bytes, algorithm: str = "sha256") -> str:

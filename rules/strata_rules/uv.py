@@ -176,7 +176,12 @@ def access(environ: Mapping[str, str]) -> dict[str, str]:
     uv trusts the certificates that it brings along. pip and our own downloads trust the system's too, so uv is told to
     where the system has any and nobody said otherwise: a lock must reach whatever the rest of a build reaches.
     """
-    found = {name: value for name, value in environ.items() if name.upper() in _ACCESS_VARIABLES or _LOGIN.match(name)}
+    found = {
+        name: value
+        for name, value in environ.items()
+        # An empty variable is no setting, but uv would take an empty SSL_CERT_FILE for one.
+        if value and (name.upper() in _ACCESS_VARIABLES or _LOGIN.match(name))
+    }
     for name in _URL_VARIABLES:
         values = [value for value in _split(name, environ.get(name, "")) if not _is_folder(name, value)]
         if values:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import untar
 from space import LAYERS, Space
 
 LOCKS = {"framework-low/lock", "framework-up/lock", "app-world/lock"}
@@ -323,7 +324,7 @@ def test_a_renamed_application_keeps_what_does_not_name_it(published: Space) -> 
 def test_archives_are_sound(published: Space, tmp_path: Path) -> None:
     for path in (published.root / "_artifacts").glob("*.tar.gz"):
         with tarfile.open(path) as archive:
-            archive.extractall(tmp_path / "unpacked", filter="tar")
+            untar(archive, tmp_path / "unpacked")
     python = tmp_path / "unpacked" / "app-hello" / "bin" / "python"
     done = subprocess.run([python, "-m", "hello"], capture_output=True, text=True, check=True, env={})
     assert done.stdout == "hello alpha gamma\n"

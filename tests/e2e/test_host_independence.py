@@ -14,6 +14,7 @@ import fixed_stack
 import msgspec
 import pytest
 import uv
+from conftest import uv_environ
 from fixed_stack import Made
 from runtimes import interpreters
 
@@ -45,7 +46,7 @@ def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [tool, "venv", "--no-project", "--python", others[0].executable, str(folder)],
         [tool, "pip", "install", "--no-config", "--python", str(python), "--editable", str(ROOT)],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=uv_environ())
         assert done.returncode == 0, done.stderr
     return python
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import zstandard
+from conftest import untar
 from runtimes import OWN
 from space import LAYERS, Space
 
@@ -110,8 +111,8 @@ def unpack(format_: str, published: Path, layer: str, stack: Path) -> None:
                 tar = opened.enter_context(tarfile.open(fileobj=stream, mode="r|"))
             else:
                 tar = opened.enter_context(tarfile.open(fileobj=stream))
-            # This filter refuses what leads out of the folder: a layer's links to its neighbours must not.
-            tar.extractall(stack, filter="data")
+            # Where there are filters, this one refuses what leads out of the folder: links to neighbours must not.
+            untar(tar, stack)
 
 
 def unzip(archive: Path, stack: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import untar
 
 from strata_engine import codec
 from strata_engine.action import Action, Json, Ref
@@ -327,7 +328,7 @@ def test_a_new_version_unpacked_over_a_used_old_one_runs_anew(tmp_path: Path) ->
     for number in (1, 2):
         tree = assemble(store, {"module.py": members.File(store.put(f"print({number})\n".encode()))})
         with tarfile.open(fileobj=io.BytesIO(packed(store, tree, "tar.gz"))) as tar:
-            tar.extractall(tmp_path, filter="data")
+            untar(tar, tmp_path)
         command = [sys.executable, "-c", "import module"]
         for _ in range(2):  # the second time from bytecode
             env = {"PYTHONPATH": str(tmp_path / "app-x@2")}

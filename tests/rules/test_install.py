@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import uv
+from conftest import uv_environ
 
 from strata_engine.action import Ref
 from strata_engine.errors import SpecError
@@ -48,7 +49,7 @@ STACKS = {
 
 def run_uv(*arguments: str | Path, cache: Path) -> None:
     command = [uv.find_uv_bin(), *map(str, arguments), "--quiet", "--cache-dir", str(cache), "--no-config"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=uv_environ())
     assert done.returncode == 0, done.stderr
 
 

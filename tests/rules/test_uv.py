@@ -61,6 +61,7 @@ def test_uv_trusts_what_the_system_trusts_where_nobody_said_otherwise(
     assert uv.access({"HOME": "/home/user"})["UV_SYSTEM_CERTS"] == "true"
     assert uv.access({"UV_SYSTEM_CERTS": "0"})["UV_SYSTEM_CERTS"] == "0"
     assert uv.access({"SSL_CERT_FILE": "/mine.pem"}) == {"SSL_CERT_FILE": "/mine.pem"}
+    assert uv.access({"SSL_CERT_FILE": ""}) == {"UV_SYSTEM_CERTS": "true"}
 
 
 def test_secrets_are_known_and_cleaned_away() -> None:
