@@ -382,12 +382,15 @@ def test_a_read_only_store_can_be_read(shared: Path, open_elsewhere: bool) -> No
 
 
 def test_a_store_that_cannot_be_made_is_said(shared: Path) -> None:
+    shared.parent.chmod(0o555)
+
     def work() -> None:
         with pytest.raises(HostError) as caught:
             Index(shared)
         assert caught.value.diagnostics[0].id == "store-read-only"
 
     as_another_user(work)
+    shared.parent.chmod(0o755)
 
 
 def test_threads_use_one_index(folder: Path) -> None:
