@@ -31,6 +31,11 @@ class Pool(Generic[T]):
         if self._idle:
             self._idle.pop().set()
 
+    def top(self) -> float:
+        """Give the greatest priority of what waits; from any thread."""
+        with self._lock:
+            return -self._heap[0][0] if self._heap else float("-inf")
+
     def take(self) -> tuple[str, T] | None:
         """Take what is first, if anything waits; from any thread."""
         with self._lock:

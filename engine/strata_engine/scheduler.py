@@ -10,13 +10,15 @@ States of a label, each transition made in one place::
 One coroutine decides, one per slot executes. Work starts as soon as one action is known to be stale; nothing waits
 for the whole graph to be looked at. How one action is executed is `execution`'s business.
 
-Hard part: thousands of actions that take no time. Decisions are made on a thread, as many as fit into a moment; a
-slot that has done one plain action takes the next one on its own thread, and `_report` hears of it afterwards.
+Hard part: thousands of actions that take no time, and a few on which everything waits. Decisions are made on a
+thread, many at a time; a slot that has done one plain action takes the next one on its own thread; `_report` hears of
+both afterwards. But a slot whose action leads on to something more critical than all that waits lets that go first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import os
 import time
 from collections import Counter, deque
@@ -48,7 +50,7 @@ Work: TypeAlias = MustRun | None
 BATCH = 256
 """Actions that are decided about at once, at most."""
 BATCH_SECONDS = 0.02
-"""How long results of other actions may wait while decisions are made."""
+"""How long what becomes ready may wait while decisions are made about what is less critical."""
 
 
 class Scheduler:
@@ -77,7 +79,10 @@ class Scheduler:
         self._open: set[str] = set()
         """Labels of the closure that are not settled."""
         self._waiting: dict[str, int] = {}
-        self._ready: deque[str] = deque()
+        self._ready: list[tuple[float, str]] = []
+        """A heap: the most critical first."""
+        self._undecided: set[str] = set()
+        """Labels that are ready and not decided about."""
         self._seen: set[str] = set()
         """Labels that have left `waiting`."""
         self._expanded: set[str] = set()
@@ -91,9 +96,10 @@ class Scheduler:
         """By a key that is being made: the other labels that have it."""
         self._recoveries: Counter[str] = Counter()
         self._wake = anyio.Event()
-        self._posted: deque[Finished] = deque()
+        self._posted: deque[Finished | tuple[Action, Decision | StrataError]] = deque()
         self._nudged = False
         self._heard = anyio.Event()
+        self._turn = anyio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scope: anyio.CancelScope | None = None
         self._first_failure: Finished | None = None
@@ -181,7 +187,12 @@ class Scheduler:
     def _make_ready(self, label: str) -> None:
         if label not in self._seen:
             self._seen.add(label)
-            self._ready.append(label)
+            self._decide_later(label)
+
+    def _decide_later(self, label: str) -> None:
+        heapq.heappush(self._ready, (-self._priorities.get(label, 0.0), label))
+        self._undecided.add(label)
+        self._wake.set()
 
     def _release(self, label: str) -> None:
         """Count `label` as settled for all that waits for it."""
@@ -208,7 +219,7 @@ class Scheduler:
         """Settle what is ready, up to a batch of actions."""
         batch: list[Action] = []
         while self._ready and len(batch) < BATCH:
-            label = self._ready.popleft()
+            _, label = heapq.heappop(self._ready)
             item = self._graph.item(label)
             blocker = self._blocker(label)
             if blocker is not None:
@@ -222,44 +233,44 @@ class Scheduler:
                 self._finish(self._would_run(item, None, Reason(ReasonCode.UPSTREAM_CHANGED, unknown)))
             else:
                 batch.append(item)
-        if not batch:
-            # A slot may have waited for this; nothing here would let it begin.
-            await anyio.sleep(0)
-            return
-        decisions = await in_thread(self._decide_some, batch)
-        self._ready.extendleft(action.label for action in reversed(batch[len(decisions) :]))
-        for action, decision in zip(batch, decisions, strict=False):
-            await self._apply(action, decision)
+        decided = await in_thread(self._decide_some, batch) if batch else 0
+        for action in batch[decided:]:
+            self._decide_later(action.label)
+        self._hear()
+        # Slots that have waited for this begin.
+        await anyio.sleep(0)
 
-    def _decide_some(self, actions: Sequence[Action]) -> list[Decision | StrataError]:
+    def _decide_some(self, actions: Sequence[Action]) -> int:
         """Decide about the first of some actions, as many as fit into a moment; on a worker thread."""
-        decisions: list[Decision | StrataError] = []
         until = time.monotonic() + BATCH_SECONDS
-        for action in actions:
+        for number, action in enumerate(actions, 1):
             try:
                 with as_failure(action):
-                    inputs = self._decider.resolve(action, self._execution.artifact)
-                    decisions.append(self._decider.decide(action, inputs))
+                    self._post((action, self._decide(action)))
             except StrataError as error:
-                decisions.append(error)
+                self._post((action, error))
             if time.monotonic() > until or self._children.cancelled.is_set():
-                break
-        return decisions
+                return number
+        return len(actions)
 
-    async def _apply(self, action: Action, decision: Decision | StrataError) -> None:
-        """Do what was decided about an action, as far as it costs nothing."""
+    def _decide(self, action: Action) -> Decision:
+        decision = self._decider.decide(action, self._decider.resolve(action, self._execution.artifact))
+        if isinstance(decision, Done) and not decision.fresh and not self._settings.dry_run:
+            self._decider.keep(decision.key)
+            if action.committed is not None:
+                action.committed.write(decision.key.digest, decision.artifact, self._decider.cas)
+        return decision
+
+    def _apply(self, action: Action, decision: Decision | StrataError) -> None:
+        """Do what was decided about an action."""
+        self._undecided.discard(action.label)
         match decision:
             case BlobLost():
                 self._recover(action, decision)
             case StrataError():
                 self._finish(failed(action.label, action.mnemonic, decision, place=action.place))
             case Done():
-                try:
-                    await self._take(action, decision)
-                except StrataError as error:
-                    self._finish(
-                        failed(action.label, action.mnemonic, error, place=action.place, key=decision.key.digest)
-                    )
+                self._take(action, decision)
             case MustRun() if self._settings.dry_run:
                 self._finish(self._would_run(action, decision.key.digest, *decision.reasons))
             case MustRun():
@@ -281,6 +292,7 @@ class Scheduler:
 
     def _recover(self, item: Action | Expansion, lost: BlobLost) -> None:
         """Have a slot make the inputs of an item again, and settle it anew after that."""
+        self._undecided.discard(item.label)
         self._recoveries[item.label] += 1
         if self._settings.dry_run:
             self._give_up(item, Reason(ReasonCode.CACHE_BLOB_LOST, str(lost.digest)))
@@ -308,18 +320,14 @@ class Scheduler:
             label=action.label, mnemonic=action.mnemonic, outcome=Outcome.EXECUTED, key=key, reasons=reasons
         )
 
-    async def _take(self, action: Action, decision: Done) -> None:
+    def _take(self, action: Action, decision: Done) -> None:
         """File a result that did not have to be made."""
         past = self._decider.history.past(action.label)
         seconds = past.seconds if past is not None else 0.0
         if not self._settings.dry_run:
-            if not decision.fresh or past is None:
+            if past is None:
                 # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be told.
                 self._decider.keep(decision.key)
-            if not decision.fresh and action.committed is not None:
-                committed, key, artifact = action.committed, decision.key.digest, decision.artifact
-                with as_failure(action):
-                    await in_thread(committed.write, key, artifact, self._decider.cas)
             self._decider.history.record(
                 action.label, Past.of(decision.key.digest, decision.artifact, seconds, decision.size)
             )
@@ -356,6 +364,7 @@ class Scheduler:
         else:
             # What was promised may need more than the expansion: everything that waits is counted anew.
             self._expanded.add(expansion.label)
+            self._undecided.discard(expansion.label)
             self._grow()
 
     def _read(self, ref: Ref) -> bytes:
@@ -370,6 +379,7 @@ class Scheduler:
             self._finish(self._would_run(item, None, reason))
             return
         self._expanded.add(item.label)
+        self._undecided.discard(item.label)
         for promise in item.promises:
             if promise in self._closure:
                 self._finish(Finished(label=promise, mnemonic="", outcome=Outcome.EXECUTED, reasons=(reason,)))
@@ -380,51 +390,65 @@ class Scheduler:
     async def _work(self, name: str, pool: Pool[Work], slot: int) -> None:
         """Be a slot."""
         while True:
-            first: tuple[str, Work] | None = await pool.pop()
-            if first is not None and self._is_plain(first):
-                first = await in_thread(self._work_here, name, pool, slot, first)
-            if first is None:
-                continue
-            label, decision = first
+            label, decision = await pool.pop()
+            if self._is_plain((label, decision)):
+                # Where it comes back with a decision, that has to wait for something, which threads cannot.
+                label, decision, done = await in_thread(self._work_here, name, pool, slot, label, decision)
+                if done:
+                    await self._let_go_first(label, pool)
+                    continue
             item = self._graph.item(label)
             assert item is not None
-            if decision is not None:
-                assert isinstance(item, Action)
-                self._finish(await self._execution.execute(item, decision, name, slot))
+            if decision is None:
+                await self._make_inputs_again(item)
                 continue
-            try:
-                await self._execution.secure_all(item)
-            except StrataError as error:
-                self._finish(failed(label, self._mnemonic(label), error))
-            else:
-                self._ready.append(label)
-                self._wake.set()
+            assert isinstance(item, Action)
+            self._finish(await self._execution.execute(item, decision, name, slot))
+            await self._let_go_first(label, pool)
+
+    async def _make_inputs_again(self, item: Action | Expansion) -> None:
+        try:
+            await self._execution.secure_all(item)
+        except StrataError as error:
+            self._finish(failed(item.label, self._mnemonic(item.label), error))
+        else:
+            self._decide_later(item.label)
 
     def _is_plain(self, work: tuple[str, Work]) -> bool:
         item = self._graph.item(work[0])
         return work[1] is not None and isinstance(item, Action) and is_plain(item)
 
-    def _work_here(
-        self, name: str, pool: Pool[Work], slot: int, first: tuple[str, Work] | None
-    ) -> tuple[str, Work] | None:
-        """Execute plain actions on this thread while there are any; give back what has to wait for something."""
-        while first is not None and self._is_plain(first):
-            label, decision = first
+    def _work_here(self, name: str, pool: Pool[Work], slot: int, label: str, work: Work) -> tuple[str, Work, bool]:
+        """Execute plain actions on this thread, one after the other; give the last one, and whether it is done."""
+        while True:
             item = self._graph.item(label)
+            if work is None or not self._is_plain((label, work)):
+                return label, work, False
             assert isinstance(item, Action)
-            assert decision is not None
-            finished = self._execution.try_here(item, decision, name, slot)
+            finished = self._execution.try_here(item, work, name, slot)
             if finished is None:
-                return first
+                return label, work, False
             self._post(finished)
-            if self._children.cancelled.is_set() or finished.outcome is Outcome.FAILED:
-                return None
-            first = pool.take()
-        return first
+            stop = self._children.cancelled.is_set() or finished.outcome is Outcome.FAILED
+            following = None if stop or self._leads_on(label, pool) else pool.take()
+            if following is None:
+                return label, work, True
+            label, work = following
 
-    def _post(self, finished: Finished) -> None:
-        """Tell the event loop how an action ended, from any thread; it is woken once for many of them."""
-        self._posted.append(finished)
+    def _leads_on(self, label: str, pool: Pool[Work]) -> list[str]:
+        """List what may begin after a label, and is more critical than all that waits in a pool."""
+        top = pool.top()
+        return [after for after in self._graph.successors(label) if self._priorities.get(after, 0.0) > top]
+
+    async def _let_go_first(self, label: str, pool: Pool[Work]) -> None:
+        """Before a slot takes something else: wait until it is known what the end of `label` allows to begin."""
+        self._hear()
+        while not self._undecided.isdisjoint(self._leads_on(label, pool)):
+            await self._turn.wait()
+
+    def _post(self, news: Finished | tuple[Action, Decision | StrataError]) -> None:
+        """Tell the event loop of an end or a decision, from any thread; it is woken once for many of them."""
+        self._posted.append(news)
         if not self._nudged and self._loop is not None:
             self._nudged = True
             self._loop.call_soon_threadsafe(self._nudge)
@@ -435,7 +459,7 @@ class Scheduler:
         self._heard.set()
 
     async def _report(self) -> None:
-        """Finish what slots have posted."""
+        """Act on what threads have posted."""
         while True:
             await self._heard.wait()
             self._heard = anyio.Event()
@@ -443,7 +467,13 @@ class Scheduler:
 
     def _hear(self) -> None:
         while self._posted:
-            self._finish(self._posted.popleft())
+            news = self._posted.popleft()
+            if isinstance(news, Finished):
+                self._finish(news)
+            else:
+                self._apply(*news)
+        self._turn.set()
+        self._turn = anyio.Event()
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -452,10 +482,11 @@ class Scheduler:
         if label in self._done:
             return
         self._seen.add(label)
+        self._undecided.discard(label)
         self._done[label] = finished
         key = self._making.pop(label, None)
-        if key is not None:
-            self._ready.extend(self._same.pop(key))
+        for same in self._same.pop(key) if key is not None else ():
+            self._decide_later(same)
         if self._is_action(label) or finished.outcome is Outcome.FAILED:
             self._emit(finished.event())
         if finished.outcome is Outcome.FAILED:
