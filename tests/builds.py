@@ -12,7 +12,7 @@ from strata_engine.build import Build, BuildResult, open_build
 from strata_engine.decision import Settings
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic
-from strata_engine.events import Event
+from strata_engine.events import Event, Listener
 from strata_engine.graph import ActionGraph
 from strata_engine.run_record import ActionReport
 from strata_engine.store import LocalStore, open_store
@@ -36,6 +36,14 @@ def make(label: str, *needs: str, run: Callable[..., Any] = combine, say: str | 
     return Action(label=label, run=run, inputs=inputs, **fields)
 
 
+def graph_of(items: Iterable[Action | Expansion]) -> ActionGraph:
+    """Make a graph."""
+    graph = ActionGraph()
+    for item in items:
+        graph.add(item)
+    return graph
+
+
 class Site:
     """A workspace folder and a store that builds open anew, each as another process would."""
 
@@ -44,6 +52,8 @@ class Site:
         self.store = store or root / "store"
         self.events: list[Event] = []
         """Those of the last build."""
+        self.listeners: tuple[Listener, ...] = ()
+        """Others who hear them, from whichever thread."""
         self.said: list[Diagnostic] = []
         """What the store has said."""
         root.mkdir(exist_ok=True)
@@ -68,8 +78,11 @@ class Site:
     def opened(self) -> Iterator[Build]:
         """Open a build."""
         self.events = []
-        with self.opened_store() as store, open_build(Workspace(self.root), (self.events.append,), store) as build:
+        with self.opened_store() as store, self._build(store) as build:
             yield build
+
+    def _build(self, store: LocalStore) -> contextlib.AbstractContextManager[Build]:
+        return open_build(Workspace(self.root), (self.events.append, *self.listeners), store)
 
     def build(
         self,
@@ -79,9 +92,7 @@ class Site:
         **settings: Any,
     ) -> BuildResult:
         """Build `wanted`, or all actions; `places` are labels (or `label:path`) by where their outputs go."""
-        graph = ActionGraph()
-        for item in items:
-            graph.add(item)
+        graph = graph_of(items)
         labels = [action.label for action in graph.actions()] if wanted is None else wanted
         placements = [
             Placement(Ref(label.partition(":")[0], label.partition(":")[2]), self.root / path)
