@@ -120,9 +120,16 @@ class Execution(Protocol):
         """Put a folder of `scratch` into the store as a tree."""
 
     def command(
-        self, arguments: Iterable[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        arguments: Iterable[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        show: Callable[[str], str] = str,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end, from a worker thread, and give its exit code and output.
+
+        Each line is told as it comes, as `show` makes it: without secrets, and not at all where it makes it empty.
 
         Its environment is the action's `environment` plus `env` plus a fixed minimum, nothing else. It runs in a
         process group of its own, which is ended when the build is cancelled. Raises HostError when it cannot start.

@@ -263,7 +263,12 @@ class _Execution(Execution):
         return capture(self._store, folder)
 
     def command(
-        self, arguments: Iterable[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        arguments: Iterable[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        show: Callable[[str], str] = str,
     ) -> subprocess.CompletedProcess[str]:
         self.check_cancelled()
         argv = [str(argument) for argument in arguments]
@@ -291,7 +296,7 @@ class _Execution(Execution):
             raise HostError.of("cannot-start", f"cannot start `{argv[0]}`: {error.strerror}") from error
         self._children.add(process)
         try:
-            output = self._collect(process)
+            output = self._collect(process, show)
         finally:
             # Whatever it has left running ends with it; its group keeps its number until it is waited for.
             _signal_group(process, signal.SIGKILL)
@@ -300,7 +305,11 @@ class _Execution(Execution):
         self.check_cancelled()
         return subprocess.CompletedProcess(argv, process.returncode, *output)
 
-    def _collect(self, process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    def _tell(self, line: str) -> None:
+        if line:
+            self._emit(ActionOutput(self.label, line))
+
+    def _collect(self, process: subprocess.Popen[bytes], show: Callable[[str], str]) -> tuple[str, str]:
         """Read both pipes until the process has ended, telling each line as it comes; give what each has said."""
         assert process.stdout is not None
         assert process.stderr is not None
@@ -312,7 +321,7 @@ class _Execution(Execution):
             while selector.get_map():
                 for key, _ in selector.select(POLL_SECONDS):
                     for line in key.data.read():
-                        self._emit(ActionOutput(self.label, line))
+                        self._tell(show(line))
                     if key.data.at_end:
                         selector.unregister(key.fileobj)
                 # A grandchild that keeps a pipe open must not keep the build.
@@ -321,7 +330,7 @@ class _Execution(Execution):
                     break
         for pipe in pipes:
             for line in pipe.rest():
-                self._emit(ActionOutput(self.label, line))
+                self._tell(show(line))
             pipe.stream.close()
         _has_ended(process, wait=True)
         return pipes[0].text, pipes[1].text

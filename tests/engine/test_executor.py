@@ -345,3 +345,14 @@ def test_many_actions_at_once_are_not_limited_by_a_hidden_pool(runs: Runs) -> No
                 group.start_soon(runs.executor.run, make(str(number), run=run), {})
 
     anyio.run(main)
+
+
+def test_a_line_is_told_as_its_action_shows_it_or_not_at_all(runs: Runs) -> None:
+    code = "print('token=secret'); print('chatter'); print('news')"
+
+    def show(line: str) -> str:
+        return "" if line == "chatter" else line.replace("secret", "****")
+
+    done = runs(lambda execution: execution.command(script(code), show=show))
+    assert runs.lines() == ["token=****", "news"]
+    assert done.stdout == "token=secret\nchatter\nnews\n"

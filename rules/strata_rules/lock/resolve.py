@@ -13,6 +13,7 @@ It knows no lock files of ours but for the pins that are preferred. What was tri
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +68,8 @@ def resolve(execution: Execution, request: Request, constraints: Sequence[str], 
     hidden = uv.secrets(environment, urls)
 
     def run(command: list[str]) -> None:
-        ended = execution.command(command, cwd=folder, env=environment)
+        show = functools.partial(uv.clean, hidden=hidden, folder=folder)
+        ended = execution.command(command, cwd=folder, env=environment, show=show)
         output = uv.clean(ended.stderr + "\n" + ended.stdout, hidden, folder)
         if ended.returncode != 0:
             raise uv.failure(request.layer, output, beside.place, offline=beside.offline, locate=beside.locate)
