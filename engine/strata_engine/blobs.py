@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from strata_engine.digest import CHUNK, EMPTY, Digest, DigestWriter, Stamp
-from strata_engine.errors import Diagnostic, HostError, host_error
+from strata_engine.errors import Diagnostic, HostError
 from strata_engine.files import copy_new, sweep, sync_folder, write_all, write_new
 from strata_engine.index import TOUCH_AFTER, Index, ignore, store_error
 
@@ -157,23 +157,20 @@ class Blobs:
             writer.discard()
 
     def export(self, digest: Digest, path: Path, *, executable: bool = False) -> None:
-        """Make a new file at `path` with this content: reflink, else copy. Raises BlobLost, HostError.
+        """Make a new file at `path` with this content: reflink, else copy. Raises BlobLost, OSError.
 
         Its mode is 0644 or 0755 whatever the umask; nothing that is at `path` is written to or followed.
         """
         mode = 0o755 if executable else 0o644
-        try:
-            if digest.size <= SMALL:
-                write_new(path, self.get(digest), mode)
-                return
-            with self._opened(digest) as source:
-                known = self._can_clone and digest in self._verified
-                data = self._read(digest, source) if digest.size <= _WHOLE and not known else None
-                if data is None:
-                    self._verify(digest, source)
-                self._can_clone &= copy_new(source, path, mode, clone=self._can_clone, data=data)
-        except OSError as error:
-            raise host_error(error, str(path)) from error
+        if digest.size <= SMALL:
+            write_new(path, self.get(digest), mode)
+            return
+        with self._opened(digest) as source:
+            known = self._can_clone and digest in self._verified
+            data = self._read(digest, source) if digest.size <= _WHOLE and not known else None
+            if data is None:
+                self._verify(digest, source)
+            self._can_clone &= copy_new(source, path, mode, clone=self._can_clone, data=data)
 
     def has(self, digest: Digest) -> bool:
         """Tell whether a blob is there, without reading it."""
@@ -190,7 +187,12 @@ class Blobs:
         return lost
 
     def flush(self, also: Mapping[bytes, bytes] | None = None) -> None:
-        """Write the small blobs that wait in memory, and rows of others, as one transaction. Raises HostError."""
+        """Write the small blobs that wait in memory, and rows of others, as one transaction. Raises HostError.
+
+        Where nothing can be written, blobs that no result refers to stay in memory: they serve this process alone.
+        """
+        if self.index.read_only and not also:
+            return
         with self._flushing:
             with self._lock:
                 group, self._leaving = self._waiting, self._waiting

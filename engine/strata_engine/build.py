@@ -58,8 +58,9 @@ class Build:
         self._lock = threading.Lock()
         self.sources = Sources(workspace)
         self.history = History(workspace.state / "history")
-        if self.history.warning is not None:
-            self.emit(Warned(self.history.warning))
+        for warning in (self.history.warning, self.sources.warning):
+            if warning is not None:
+                self.emit(Warned(warning))
 
     def emit(self, event: Event) -> None:
         """Tell every listener, one event at a time whichever thread it comes from."""
@@ -148,7 +149,7 @@ class Build:
             self.sources.save()
             run_record.append(self.workspace.state / "runs.jsonl", record)
         except OSError as error:
-            [diagnostic] = host_error(error).diagnostics
+            [diagnostic] = host_error(error, str(self.workspace.state)).diagnostics
             self.emit(Warned(diagnostic._replace(severity="warning")))
 
 

@@ -95,13 +95,16 @@ def host_error(error: OSError, what: str = "") -> HostError:
     place = what or str(error.filename or "a file")
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return HostError.of(
-                "disk-full", f"no space is left for `{place}`", hint="free some space: `strata cache gc`"
-            )
+            hint = "free some space; `strata cache gc --max-size 5GB` makes the store smaller"
+            return HostError.of("disk-full", f"no space is left for `{place}`", hint=hint)
         case errno.EROFS | errno.EACCES | errno.EPERM:
-            return HostError.of("not-writable", f"cannot write `{place}`: {error.strerror}")
+            hint = "check who owns it and who may write there"
+            return HostError.of("not-writable", f"cannot write `{place}`: {error.strerror}", hint=hint)
+        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR:
+            hint = "a file stands where a folder is needed, or a folder where a file is"
+            return HostError.of("host-error", f"cannot use `{place}`: {error.strerror}", hint=hint)
         case _:
-            return HostError.of("host-error", f"`{place}`: {error.strerror or error}")
+            return HostError.of("host-error", f"cannot use `{place}`: {error.strerror or error}")
 
 
 def render(diagnostic: Diagnostic) -> str:

@@ -33,7 +33,7 @@ _Group: TypeAlias = "tuple[str, Sequence[tuple[Any, ...]]]"
 TOUCH_AFTER = 1800.0
 """Seconds that a time of last use may lag behind: garbage collection leaves alone what it could be wrong about."""
 
-_DATABASE = "cache.db"
+DATABASE = "cache.db"
 _BATCH = 500
 """Keys per SELECT."""
 _RAW = 1
@@ -214,7 +214,7 @@ class Index:
 
     def _refuse_stranger(self) -> None:
         """Set aside a database that its `-wal` and `-shm` do not belong to: SQLite would wait for their locks."""
-        path = self.folder / _DATABASE
+        path = self.folder / DATABASE
         # In this order: SQLite writes the first page before it makes the others, as another process may be doing now.
         beside = any(Path(f"{path}{ending}").exists() for ending in ("-wal", "-shm"))
         with contextlib.suppress(FileNotFoundError):
@@ -231,7 +231,7 @@ class Index:
 
     def _inode_now(self) -> int:
         try:
-            return (self.folder / _DATABASE).stat().st_ino
+            return (self.folder / DATABASE).stat().st_ino
         except OSError:
             return 0
 
@@ -248,13 +248,13 @@ class Index:
     def _set_aside(self, error: Exception) -> None:
         """Rename a damaged database, unless another process has done so already."""
         with _alone(self.folder):
-            path = self.folder / _DATABASE
+            path = self.folder / DATABASE
             if self._inode_now() != self._inode:
                 return
             mark = f"{time.time_ns():x}-{os.getpid()}"
             for ending in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    Path(f"{path}{ending}").rename(self.folder / f"corrupt-{mark}-{_DATABASE}{ending}")
+                    Path(f"{path}{ending}").rename(self.folder / f"corrupt-{mark}-{DATABASE}{ending}")
         self._warn(_corrupt(self.folder, error)._replace(severity="warning"))
 
 
@@ -339,7 +339,7 @@ class _Frozen:
         self._folder = folder
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        path = folder / _DATABASE
+        path = folder / DATABASE
         if not path.exists():
             return
         # Where its `-wal` and `-shm` files cannot be made, it is read as a database that never changes.
@@ -411,7 +411,7 @@ def store_error(error: OSError, folder: Path) -> HostError:
 
 
 def _full(folder: Path, reason: str) -> Diagnostic:
-    hint = "free some space, for example with `strata cache gc`, or put the store elsewhere with `STRATA_CACHE_DIR`"
+    hint = "free some space, or put the store where there is some with `STRATA_CACHE_DIR`"
     return Diagnostic("disk-full", f"no space left for the store `{folder}`: {reason}", hint=hint)
 
 

@@ -11,8 +11,8 @@ import platformdirs
 
 from strata_engine.action_cache import ActionCache
 from strata_engine.cas import Cas
-from strata_engine.errors import Diagnostic, host_error
-from strata_engine.index import Index
+from strata_engine.errors import Diagnostic
+from strata_engine.index import DATABASE, Index, store_error
 
 
 class LocalStore(msgspec.Struct, frozen=True, eq=False):
@@ -51,7 +51,23 @@ def open_store(folder: Path, on_warning: Callable[[Diagnostic], None]) -> LocalS
         (folder / "locks").mkdir(parents=True, exist_ok=True)
         (folder / "tmp").mkdir(exist_ok=True)
     except OSError as error:
-        raise host_error(error, str(folder)) from error
+        raise store_error(error, folder) from error
+    if not _size(folder / DATABASE) and any((folder / "cas").glob("*")):
+        on_warning(
+            Diagnostic(
+                "index-lost",
+                f"the store `{folder}` has blobs and no index",
+                notes=("the index is begun anew; what it held is made or fetched again",),
+                severity="warning",
+            )
+        )
     index = Index(folder, on_warning)
     cas = Cas(folder, index, on_warning)
     return LocalStore(folder, index, cas, ActionCache(index, cas))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -85,7 +85,7 @@ class Store(Protocol):
         """Write a blob piece by piece; what is not committed is removed."""
 
     def export(self, digest: Digest, path: Path, *, executable: bool = False) -> None:
-        """Make a new file at `path` with this content: reflink, else copy."""
+        """Make a new file at `path` with this content: reflink, else copy. Raises OSError where that fails."""
 
 
 class Entry(NamedTuple):

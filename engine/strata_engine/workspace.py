@@ -93,9 +93,12 @@ def exclusive(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         command = " ".join([Path(sys.argv[0]).name, *command_line()])[:300]
         since = time.strftime("%H:%M:%S")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} since {since}: {command}\n".encode(), 0)
+        # A full disk keeps nobody from holding the lock, only from saying so.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} since {since}: {command}\n".encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
