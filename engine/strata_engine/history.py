@@ -133,7 +133,7 @@ def _damaged(path: Path, why: str) -> Diagnostic:
     return Diagnostic(
         "state-damaged",
         f"the history of this workspace is damaged ({why}) and was begun anew",
-        notes=(f"file: {path.name}",),
+        notes=(f"file: {path.parent.name}/{path.name}",),
         hint="nothing is lost but the reasons of this one build",
         severity="warning",
     )

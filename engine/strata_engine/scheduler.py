@@ -32,7 +32,7 @@ from strata_engine.action import Action, Expansion, Placement, Ref
 from strata_engine.cas import BlobLost
 from strata_engine.decision import Decider, Decision, Done, MustRun, Settings, entry_of
 from strata_engine.digest import Digest
-from strata_engine.errors import InternalError, StrataError
+from strata_engine.errors import Diagnostic, InternalError, StrataError
 from strata_engine.events import GraphGrew, Listener, Outcome, Warned
 from strata_engine.execution import ATTEMPTS, Executions, as_failure
 from strata_engine.executor import Executor, in_thread, is_plain
@@ -274,6 +274,8 @@ class Scheduler:
             case MustRun() if self._settings.dry_run:
                 self._finish(self._would_run(action, decision.key.digest, *decision.reasons))
             case MustRun():
+                if any(reason.reason is ReasonCode.CACHE_ENTRY_CORRUPT for reason in decision.reasons):
+                    self._emit(Warned(_damaged_result(action.label), action.label))
                 self._queue(action, decision)
 
     def _queue(self, action: Action, decision: MustRun) -> None:
@@ -501,3 +503,12 @@ class Scheduler:
     def _mnemonic(self, label: str) -> str:
         item = self._graph.item(label)
         return item.mnemonic if isinstance(item, Action) else ""
+
+
+def _damaged_result(label: str) -> Diagnostic:
+    return Diagnostic(
+        "corrupt-result",
+        f"the result of `{label}` in the store is damaged",
+        notes=("it is made or fetched again",),
+        severity="warning",
+    )

@@ -6,7 +6,7 @@ change its answer. Digests of unchanged files are taken from the last build whil
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import stat
 import time
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from strata_engine.digest import ABSENT, Digest, Stamp, digest_file, racy, stamp
-from strata_engine.errors import HostError, SpecError
+from strata_engine.errors import Diagnostic, HostError, SpecError
 from strata_engine.seal import seal
 from strata_engine.tree import File, Node, Store, Symlink, Tree, assemble
 from strata_engine.workspace import Workspace, write_atomically
@@ -43,9 +43,39 @@ class Sources:
         self._restless: set[str] = set()
         """Paths that would not stand still: what was read of them is not what their stamps stand for."""
         self._file = workspace.state / "sources"
-        self._known = _load(self._file)
+        self.warning: Diagnostic | None = None
+        """What was wrong with the last build's knowledge."""
+        self._known = self._load()
         self._fresh: dict[str, _Known] = {}
         self._paths: dict[Digest, Path] = {}
+
+    def _load(self) -> dict[str, _Known]:
+        """Read what the last build knew; damage costs hashing, nothing else."""
+        try:
+            data = self._file.read_bytes()
+        except OSError:
+            return {}
+        try:
+            known = (
+                msgspec.msgpack.decode(data[16:], type=dict[bytes, _Known]) if seal(data[16:]) == data[:16] else None
+            )
+        except msgspec.MsgspecError:
+            known = None
+        if known is None:
+            self.warning = Diagnostic(
+                "state-damaged",
+                "what was known of this workspace's files is damaged and was begun anew",
+                notes=(f"file: {self.workspace.relative(self._file)}",),
+                hint="nothing is lost: each file is read once more",
+                severity="warning",
+            )
+        return {os.fsdecode(path): each for path, each in (known or {}).items()}
+
+    def _unreadable(self, place: str | Path, error: OSError) -> HostError:
+        hint = "check who owns it and who may read it" if error.errno in {errno.EACCES, errno.EPERM} else None
+        return HostError.of(
+            "unreadable", f"cannot read `{self.workspace.relative(place)}`: {error.strerror}", hint=hint
+        )
 
     def absolute(self, path: str | Path) -> Path:
         """Give the place of a workspace-relative path."""
@@ -72,7 +102,7 @@ class Sources:
             self._restless.add(place)
             return stamp(place)
         except OSError as error:
-            raise _unreadable(place, error) from error
+            raise self._unreadable(place, error) from error
 
     def probe(self, path: str | Path) -> bool:
         """Tell whether something is at a path; its absence is recorded as well."""
@@ -86,7 +116,7 @@ class Sources:
         try:
             return place.read_bytes()
         except OSError as error:
-            raise _unreadable(str(place), error) from error
+            raise self._unreadable(place, error) from error
 
     def listing(self, path: str | Path) -> list[str]:
         """List the names in a folder in byte order; an absent folder is empty."""
@@ -96,7 +126,7 @@ class Sources:
         try:
             return sorted((entry.name for entry in place.iterdir()), key=os.fsencode)
         except OSError as error:
-            raise _unreadable(str(place), error) from error
+            raise self._unreadable(place, error) from error
 
     def digest(self, path: str | Path) -> Digest:
         """Name a file's content, from the last build's knowledge where the stamp holds."""
@@ -127,7 +157,7 @@ class Sources:
                 digest = digest_file(place)
                 after = stamp(place)
             except OSError as error:
-                raise _unreadable(str(place), error) from error
+                raise self._unreadable(place, error) from error
             if before == after:
                 return _Known(after, digest)
             if str(place) in self._restless:
@@ -149,7 +179,7 @@ class Sources:
             # The owner's bit, as git keeps it: what this user may do is not the file's property.
             return File(digest, bool(place.stat().st_mode & stat.S_IXUSR))
         except OSError as error:
-            raise _unreadable(str(place), error) from error
+            raise self._unreadable(place, error) from error
 
     def tree(self, store: Store, path: str | Path, accept: Callable[[str, bool], bool] | None = None) -> Tree:
         """Capture a folder as an input; files whose digest is known are not read. Raises SpecError, HostError."""
@@ -200,7 +230,7 @@ class Sources:
         except FileNotFoundError:
             raise self._racy(place) from None
         except OSError as error:
-            raise _unreadable(str(place), error) from error
+            raise self._unreadable(place, error) from error
         if found != digest:
             raise self._racy(place)
         return True
@@ -221,17 +251,3 @@ class Sources:
             # A path need not be text, so it is kept as the file system has it.
             body = msgspec.msgpack.encode({os.fsencode(path): known for path, known in kept.items()})
             write_atomically(self._file, seal(body) + body)
-
-
-def _load(path: Path) -> dict[str, _Known]:
-    """Read what the last build knew; damage costs hashing, nothing else."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
-        data = path.read_bytes()
-        if seal(data[16:]) == data[:16]:
-            known = msgspec.msgpack.decode(data[16:], type=dict[bytes, _Known])
-            return {os.fsdecode(path): each for path, each in known.items()}
-    return {}
-
-
-def _unreadable(path: str, error: OSError) -> HostError:
-    return HostError.of("unreadable", f"cannot read `{path}`: {error.strerror}")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from strata_engine.digest import Stamp, stamp
-from strata_engine.errors import HostError
-from strata_engine.snapshot import pack, prune
+from strata_engine.errors import Diagnostic, HostError
+from strata_engine.snapshot import is_damaged, pack, prune
 from strata_engine.workspace import Workspace, write_atomically
 from strata_rules import null, uv
 
@@ -60,8 +60,8 @@ def remember(
     observed: Mapping[str, Stamp],
     outputs: Mapping[str, Stamp],
     answer: tuple[str, str],
-) -> None:
-    """Write the snapshot of a build that ended well. Raises OSError.
+) -> Diagnostic | None:
+    """Write the snapshot of a build that ended well; warn of a damaged one in its place. Raises OSError.
 
     `answer` is what the same command prints to standard error and output as long as all stamps hold. A second stack
     file in the folder would be an error, so both names are looked at.
@@ -70,8 +70,21 @@ def remember(
     stamps = {**specs, **observed, **outputs, **asked.program}
     folder = workspace.state / "snapshots"
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / null.file_name(asked.request), pack(asked.request, "\0".join(answer).encode(), stamps))
+    path = folder / null.file_name(asked.request)
+    damaged = path.exists() and is_damaged(path.read_bytes())
+    write_atomically(path, pack(asked.request, "\0".join(answer).encode(), stamps))
     prune(folder)
+    return _damaged(workspace.relative(path)) if damaged else None
+
+
+def _damaged(path: str) -> Diagnostic:
+    return Diagnostic(
+        "state-damaged",
+        "what was remembered of the last build for the next one is damaged and was begun anew",
+        notes=(f"file: {path}",),
+        hint="nothing is lost: everything was looked at instead",
+        severity="warning",
+    )
 
 
 def stamp_at_rest(paths: Iterable[Path]) -> dict[str, Stamp]:

@@ -180,7 +180,9 @@ class Session:
                     # Read first and written then.
                     del sources.observed[path]
             if sources.holds() and self._kept(result):
-                remember(self._build.workspace, asked, sources.observed, outputs, answer)
+                damaged = remember(self._build.workspace, asked, sources.observed, outputs, answer)
+                if damaged is not None:
+                    self._build.emit(Warned(damaged))
         except OSError:
             # A snapshot saves time and nothing else.
             return
@@ -254,6 +256,10 @@ class Session:
         last: bool = True,
     ) -> BuildResult:
         graph = plan.analysis.graph
+        for action in graph.actions():
+            edited = action.committed.tampered() if isinstance(action.committed, CommittedLock) else None
+            if edited is not None and not settings.locked and not settings.dry_run:
+                self._build.emit(Warned(edited, action.label))
         result = self._build.run(graph, wanted, places, settings, earlier=earlier, last=last)
         self._outputs = [placement.path for placement in places]
         self._locks = {a.label: a.committed for a in graph.actions() if isinstance(a.committed, CommittedLock)}
