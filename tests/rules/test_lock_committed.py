@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from strata_engine.digest import Digest
-from strata_engine.errors import HostError
+from strata_engine.errors import HostError, Place
 from strata_engine.tree import File, Store, Tree, assemble
 from strata_rules.lock import postprocess
 from strata_rules.lock.committed import CommittedLock
@@ -60,7 +60,7 @@ def test_what_was_written_is_read_for_the_same_request_only(bench: Any, tmp_path
     assert lock.read(KEY, bench.store) == made
     assert lock.why_invalid(KEY) == ()
     assert lock.read(OTHER, bench.store) is None
-    assert lock.why_invalid(OTHER) == ("what `cpython-3.11` asks for has changed since it was locked",)
+    assert lock.why_invalid(OTHER)[0].startswith("what `cpython-3.11` was locked for has changed: ")
     assert {path.name for path in lock.folder.iterdir()} == {
         "pylock.cpython-3_11.toml",
         "pylock.cpython-3_11.meta.json",
@@ -69,6 +69,26 @@ def test_what_was_written_is_read_for_the_same_request_only(bench: Any, tmp_path
     }
     assert meta(lock)["locked_at"] == "2026-01-02T03:04:05+00:00"
     assert lock.preferred() == (Pin("nice", "1.0"),)
+
+
+def test_what_has_changed_is_said(bench: Any, tmp_path: Path) -> None:
+    lock = committed(tmp_path)
+    lock.write(KEY, artifact(bench.store, lock), bench.store)
+
+    def why(**changes: Any) -> tuple[str, ...]:
+        request = msgspec.structs.replace(lock.request, **changes)
+        return msgspec.structs.replace(lock, request=request).why_invalid(OTHER)
+
+    assert why(requirements=("nice>=2", "more")) == (
+        "the requirements of `cpython-3.11` have changed since it was locked: "
+        "`more` is required now, `nice>=2` is required now, `nice` is no longer required",
+    )
+    assert why(linux_target="glibc@2.35")[0].startswith("the Python, the C library targets or the layers below")
+    assert lock.tampered() is None
+    lock.pylock_path.write_bytes(lock.pylock_path.read_bytes() + b"# mine\n")
+    edited = lock.tampered()
+    assert edited is not None
+    assert edited.place == Place("requirements/cpython-3.11/pylock.cpython-3_11.toml", 0)
 
 
 def test_unchanged_files_are_not_touched_and_time_is_kept(bench: Any, tmp_path: Path) -> None:

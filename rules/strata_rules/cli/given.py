@@ -39,8 +39,13 @@ class Given:
     as_json: bool = False
 
 
+MOST_JOBS = 1024
+"""More threads than this serve nobody, and a number with a few digits too many would take all memory."""
+
+
 def _folder(name: str, default: Path, text: str) -> Decorator:
-    kind = click.Path(file_okay=False, path_type=Path)
+    # What stands there is looked at where it is used: the folder starts from the stack file, not from here.
+    kind = click.Path(path_type=Path)
     return click.option(f"--{name}", metavar="DIR", type=kind, default=default, show_default=True, help=text)
 
 
@@ -63,7 +68,7 @@ OPTIONS: dict[str, Decorator] = {
         "--local-wheels",
         metavar="DIR",
         multiple=True,
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         help="A folder of wheels to choose from; may be repeated.",
     ),
     "dry_run": _flag("dry-run", "Say what would be done, and do nothing."),
@@ -72,7 +77,7 @@ OPTIONS: dict[str, Decorator] = {
         "-j",
         "--jobs",
         metavar="N",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, MOST_JOBS),
         default=0,
         help="How many actions run at once; 0, the default, is one per core.",
     ),

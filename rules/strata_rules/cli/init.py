@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from strata_engine.errors import SpecError
+from strata_engine.errors import SpecError, host_error
 from strata_engine.workspace import write_atomically
 from strata_rules.cli.options import Settings
 from strata_rules.cli.options import command as declare
@@ -94,6 +94,13 @@ def scaffold(folder: Path) -> None:
             f"`{folder / taken[0]}` exists already",
             hint="name a new folder, as in `strata init my-stack`",
         )
+    try:
+        _write(folder, files)
+    except OSError as error:
+        raise host_error(error, str(folder)) from error
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
     old = ignore.read_text(encoding="utf-8") if ignore.exists() else ""

@@ -30,7 +30,6 @@ from strata_rules.session import Launch, Session
 @click.argument(
     "arguments",
     nargs=-1,
-    required=True,
     type=click.UNPROCESSED,
     metavar="[SPEC] APP [--] [ARGS]...",
     shell_complete=complete_applications,

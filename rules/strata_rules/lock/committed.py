@@ -7,15 +7,16 @@ content is what was written then; all other files are derived from the lock and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from strata_engine.digest import Digest
-from strata_engine.errors import HostError, SpecError
+from strata_engine.digest import Digest, digest_file
+from strata_engine.errors import Diagnostic, HostError, Place, SpecError
 from strata_engine.tree import Artifact, File, Store, Tree, assemble, lookup
 from strata_engine.workspace import write_atomically
 from strata_rules import uv
@@ -111,12 +112,65 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         if ours.get("content") != _content(lock):
             reasons.append(f"the lock of `{self.request.layer}` was changed by hand (`{self.pylock_path.name}`)")
         if ours.get("request") != str(key):
-            reasons.append(f"what `{self.request.layer}` asks for has changed since it was locked")
+            reasons += self._changes(metadata, lock)
             if ours.get("uv") != uv.version():
                 reasons.append(f"it was locked with uv {ours.get('uv')}, this is uv {uv.version()}")
         if self.versioned and metadata.get("version_inputs_hash") != self._version_inputs_hash():
             reasons.append(f"`{self.request.layer}` is versioned, and its modules have changed since it was locked")
         return tuple(reasons)
+
+    def _changes(self, metadata: Mapping[str, Any], lock: bytes) -> list[str]:
+        """Say what is asked for now and was not then, as far as the files beside the lock tell."""
+        layer = self.request.layer
+        now, then = set(self.request.lines), self._locked_lines()
+        if now != then:
+            changes = [f"`{line}` is required now" for line in sorted(now - then)]
+            changes += [f"`{line}` is no longer required" for line in sorted(then - now)]
+            return [f"the requirements of `{layer}` have changed since it was locked: {', '.join(changes)}"]
+        if metadata.get("other_inputs_hash") != self._other_inputs_hash():
+            return [
+                f"the Python, the C library targets or the layers below `{layer}` are others than when it was locked"
+            ]
+        if wheels := self._changed_wheels(lock):
+            return [f"`{path}` is not the wheel that `{layer}` was locked with" for path in wheels]
+        what = "its platforms, uv's settings, the wheels in local folders, or what the layers below it have"
+        return [f"what `{layer}` was locked for has changed: {what}"]
+
+    def _locked_lines(self) -> set[str]:
+        try:
+            text = _read(self.folder / f"requirements-{_plain(self.request.layer)}.in").decode("utf-8", "replace")
+        except OSError:
+            return set()
+        return {line for line in text.splitlines() if line and not line.startswith("#")}
+
+    def _changed_wheels(self, lock: bytes) -> list[str]:
+        """List the wheels of local folders, relative to the stack file, that are gone or have other content."""
+        try:
+            wheels = [wheel for package in parse(lock, self.pylock_path.name).packages for wheel in package.wheels]
+        except SpecError:
+            return []
+        changed = []
+        for wheel in wheels:
+            path = Path(os.path.normpath(self.folder / wheel.path)) if wheel.path else None
+            if path is not None and _hash(path) != wheel.sha256:
+                changed.append(Path(os.path.relpath(path, self.request.uv.root)).as_posix())
+        return changed
+
+    def tampered(self) -> Diagnostic | None:
+        """Give a warning where the lock is not what was written, by which it is about to be replaced."""
+        ours = self.metadata().get("strata")
+        try:
+            if not isinstance(ours, dict) or ours.get("content") == _content(_read(self.pylock_path)):
+                return None
+        except OSError:
+            return None
+        return Diagnostic(
+            "lock-edited",
+            f"the lock of `{self.request.layer}` was changed by hand: it is made anew, keeping the versions that fit",
+            Place(Path(os.path.relpath(self.pylock_path, self.request.uv.root)).as_posix(), 0),
+            hint="say what you want in the stack file; `--locked` refuses such a lock instead",
+            severity="warning",
+        )
 
     def metadata(self) -> dict[str, Any]:
         """Read the recorded metadata; empty where there is none that can be read."""
@@ -139,13 +193,7 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         request = self.request
         new: dict[str, Any] = {
             "lock_input_hash": recipes.lock_input_hash(request.lines),
-            "other_inputs_hash": recipes.other_inputs_hash(
-                python=request.python,
-                platforms=request.platforms,
-                linux_target=request.linux_target,
-                macosx_target=request.macosx_target,
-                lower=self.lower,
-            ),
+            "other_inputs_hash": self._other_inputs_hash(),
             "requirements_hash": recipes.requirements_hash(pylock),
             "version_inputs_hash": self._version_inputs_hash(),
             "strata": {"content": _content(lock), "request": str(key), "uv": uv.version()},
@@ -159,6 +207,16 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         moment = (self.lock_time or self.now()).astimezone(UTC).replace(microsecond=0)
         return new | {"lock_version": count, "locked_at": moment.isoformat()}
 
+    def _other_inputs_hash(self) -> str:
+        request = self.request
+        return recipes.other_inputs_hash(
+            python=request.python,
+            platforms=request.platforms,
+            linux_target=request.linux_target,
+            macosx_target=request.macosx_target,
+            lower=self.lower,
+        )
+
     def _version_inputs_hash(self) -> str:
         return recipes.version_inputs_hash(self.request.layer, versioned=self.versioned, modules=self.modules)
 
@@ -170,6 +228,13 @@ def _plain(layer: str) -> str:
 def _read(path: Path) -> bytes:
     # git may check out text with the line ends of another system; the lock is the same.
     return path.read_bytes().replace(b"\r\n", b"\n")
+
+
+def _hash(path: Path) -> str:
+    try:
+        return digest_file(path).hash
+    except OSError:
+        return ""
 
 
 def _content(lock: bytes) -> str:
