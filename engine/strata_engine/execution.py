@@ -284,12 +284,19 @@ class Executions:
             self._locks.release(keys)
 
     async def commit_groups(self) -> None:
-        """Write groups of results until cancelled."""
-        while True:
-            await anyio.sleep(GROUP_SECONDS)
-            if self._group:
-                with contextlib.suppress(HostError):
-                    await in_thread(self.commit)
+        """Write groups of results until cancelled, and what is left then: the end may be long in coming."""
+        try:
+            while True:
+                await anyio.sleep(GROUP_SECONDS)
+                await self._commit_group()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._commit_group()
+
+    async def _commit_group(self) -> None:
+        if self._group:
+            with contextlib.suppress(HostError):
+                await in_thread(self.commit)
 
     def artifact(self, label: str) -> Artifact:
         """Give the output of a label that is done."""
