@@ -9,7 +9,7 @@ them. Results that took no time to make wait for a group as well, and are seen b
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 from strata_engine.cas import Cas
@@ -63,11 +63,17 @@ class ActionCache:
 
     def lookup(self, key: Digest) -> Lookup:
         """Find the result of an action; whether its blobs are still there is for the caller to ask of the CAS."""
-        name = row_key(key)
+        return self.lookup_many((key,))[key]
+
+    def lookup_many(self, keys: Iterable[Digest]) -> dict[Digest, Lookup]:
+        """Find the results of actions, in few queries."""
+        names = {row_key(key): key for key in keys}
         with self._lock:
-            row = self._waiting.get(name) or self._leaving.get(name)
-        row = row or self._index.get(name)
-        return Missing() if row is None else _opened(key, row)
+            waiting = {name: self._waiting.get(name) or self._leaving.get(name) for name in names}
+        rows: dict[bytes, bytes | None] = {name: row for name, row in waiting.items() if row is not None}
+        if len(rows) < len(names):
+            rows |= self._index.get_many(name for name in names if name not in rows)
+        return {key: Missing() if (row := rows.get(name)) is None else _opened(key, row) for name, key in names.items()}
 
     def get(self, key: Digest) -> ActionResult | None:
         """Give the result of an action if there is one to be believed."""

@@ -13,7 +13,7 @@ import msgspec
 
 from strata_engine import codec
 from strata_engine.action import Action, Committed, Literal, Placement, Ref, Scope, Source, SourceTree, Stored
-from strata_engine.action_cache import ActionCache, Corrupt, Hit, Missing, artifact_of
+from strata_engine.action_cache import ActionCache, Corrupt, Hit, Lookup, Missing, artifact_of
 from strata_engine.cas import BlobLost, Cas
 from strata_engine.digest import ABSENT, stamp
 from strata_engine.errors import Diagnostic, SpecError
@@ -112,9 +112,11 @@ class Decider:
         """Tell whether the user wants this label run in any case."""
         return any(label == pattern or fnmatchcase(label, pattern) for pattern in self.settings.force)
 
-    def decide(self, action: Action, inputs: Mapping[str, Node]) -> Decision:
-        """Decide about an action. Raises SpecError where `locked` forbids what would have to be done."""
-        key = self.key(action, inputs)
+    def decide(self, action: Action, inputs: Mapping[str, Node], key: Key, found: Lookup) -> Decision:
+        """Decide about an action whose key is `key`, under which the action cache has `found`.
+
+        Raises SpecError where `locked` forbids what would have to be done.
+        """
         past = self.history.past(action.label)
 
         def must_run(*codes: ReasonCode) -> MustRun:
@@ -131,7 +133,7 @@ class Decider:
             kept = action.committed.read(key.digest, self.cas)
             if kept is not None:
                 return self._found(action, key, past, kept, kept=True)
-        match self.cache.lookup(key.digest):
+        match found:
             case Hit(result=result):
                 artifact = artifact_of(result)
                 try:

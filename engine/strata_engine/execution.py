@@ -45,7 +45,7 @@ ATTEMPTS = 3
 QUICK_SECONDS = 0.02
 """An action that took less has its result written in a group."""
 
-GROUP = 64
+GROUP = 256
 """Results of a group, at most."""
 
 GROUP_SECONDS = 0.05
@@ -165,7 +165,7 @@ class Executions:
     def _look_again(self, action: Action, decision: MustRun, *, waited: bool = False) -> Finished | None:
         """Look in the cache once more: another build may have made the same thing since it was decided to make it."""
         forced = any(reason.reason is ReasonCode.FORCED for reason in decision.reasons)
-        if action.scope is Scope.VOLATILE or (forced and not waited):
+        if action.scope is Scope.VOLATILE or (forced and not waited) or self._locks.alone():
             return None
         match self._decider.cache.lookup(decision.key.digest):
             case Hit(result=result):

@@ -24,11 +24,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import anyio
 
-from strata_engine.action import Action, Expansion, Placement, Ref
+from strata_engine.action import Action, Expansion, Placement, Ref, Source, SourceTree
+from strata_engine.action_cache import Lookup
 from strata_engine.cas import BlobLost
 from strata_engine.decision import Decider, Decision, Done, MustRun, Settings, entry_of
 from strata_engine.digest import Digest
@@ -38,11 +39,12 @@ from strata_engine.execution import ATTEMPTS, Executions, as_failure
 from strata_engine.executor import Executor, in_thread, is_plain
 from strata_engine.graph import ActionGraph, needs
 from strata_engine.history import Past
+from strata_engine.key import Key
 from strata_engine.locks import KeyLocks
 from strata_engine.pool import Pool
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.tree import File
+from strata_engine.tree import File, Node
 
 Work: TypeAlias = MustRun | None
 """What a slot is to do: execute, or (None) see to it that the inputs of a label are in the store."""
@@ -51,6 +53,16 @@ BATCH = 256
 """Actions that are decided about at once, at most."""
 BATCH_SECONDS = 0.02
 """How long what becomes ready may wait while decisions are made about what is less critical."""
+POST_SECONDS = 0.002
+"""How long news from threads may wait for more."""
+
+
+class _Keyed(NamedTuple):
+    """An action whose inputs are known."""
+
+    action: Action
+    inputs: dict[str, Node]
+    key: Key
 
 
 class Scheduler:
@@ -243,18 +255,37 @@ class Scheduler:
     def _decide_some(self, actions: Sequence[Action]) -> int:
         """Decide about the first of some actions, as many as fit into a moment; on a worker thread."""
         until = time.monotonic() + BATCH_SECONDS
-        for number, action in enumerate(actions, 1):
+        keyed: list[_Keyed] = []
+        taken = 0
+        for action in actions:
+            if taken and (time.monotonic() > until or self._children.cancelled.is_set()):
+                break
+            taken += 1
+            if any(isinstance(source, (Source, SourceTree)) for source in action.inputs.values()):
+                # Reading may take long: what is known by now need not wait for it.
+                self._decide_keyed(keyed)
+                keyed = []
             try:
                 with as_failure(action):
-                    self._post((action, self._decide(action)))
+                    inputs = self._decider.resolve(action, self._execution.artifact)
+                    keyed.append(_Keyed(action, inputs, self._decider.key(action, inputs)))
             except StrataError as error:
                 self._post((action, error))
-            if time.monotonic() > until or self._children.cancelled.is_set():
-                return number
-        return len(actions)
+        self._decide_keyed(keyed)
+        return taken
 
-    def _decide(self, action: Action) -> Decision:
-        decision = self._decider.decide(action, self._decider.resolve(action, self._execution.artifact))
+    def _decide_keyed(self, keyed: Sequence[_Keyed]) -> None:
+        found = self._decider.cache.lookup_many(each.key.digest for each in keyed)
+        for each in keyed:
+            try:
+                with as_failure(each.action):
+                    self._post((each.action, self._decide(each, found[each.key.digest])))
+            except StrataError as error:
+                self._post((each.action, error))
+
+    def _decide(self, keyed: _Keyed, found: Lookup) -> Decision:
+        action = keyed.action
+        decision = self._decider.decide(action, keyed.inputs, keyed.key, found)
         if isinstance(decision, Done) and not decision.fresh and not self._settings.dry_run:
             self._decider.keep(decision.key)
             if action.committed is not None:
@@ -393,20 +424,23 @@ class Scheduler:
         """Be a slot."""
         while True:
             label, decision = await pool.pop()
+            done = False
             if self._is_plain((label, decision)):
-                # Where it comes back with a decision, that has to wait for something, which threads cannot.
                 label, decision, done = await in_thread(self._work_here, name, pool, slot, label, decision)
-                if done:
-                    await self._let_go_first(label, pool)
-                    continue
-            item = self._graph.item(label)
-            assert item is not None
-            if decision is None:
-                await self._make_inputs_again(item)
-                continue
+            if not done:
+                # What comes back undone has to wait for something, which threads cannot.
+                await self._work_async(name, slot, label, decision)
+            pool.free()
+            await self._let_go_first(label, pool)
+
+    async def _work_async(self, name: str, slot: int, label: str, decision: Work) -> None:
+        item = self._graph.item(label)
+        assert item is not None
+        if decision is None:
+            await self._make_inputs_again(item)
+        else:
             assert isinstance(item, Action)
             self._finish(await self._execution.execute(item, decision, name, slot))
-            await self._let_go_first(label, pool)
 
     async def _make_inputs_again(self, item: Action | Expansion) -> None:
         try:
@@ -432,7 +466,8 @@ class Scheduler:
                 return label, work, False
             self._post(finished)
             stop = self._children.cancelled.is_set() or finished.outcome is Outcome.FAILED
-            following = None if stop or self._leads_on(label, pool) else pool.take()
+            stop = stop or pool.stands_back(slot, finished.seconds) or bool(self._leads_on(label, pool))
+            following = None if stop else pool.take()
             if following is None:
                 return label, work, True
             label, work = following
@@ -456,15 +491,17 @@ class Scheduler:
             self._loop.call_soon_threadsafe(self._nudge)
 
     def _nudge(self) -> None:
-        # Cleared before the posts are taken: who sees it set may rely on being heard.
-        self._nudged = False
-        self._heard.set()
+        # Not at once: a thread that posts has more to post, and who needs an answer comes to the loop himself.
+        assert self._loop is not None
+        self._loop.call_later(POST_SECONDS, self._heard.set)
 
     async def _report(self) -> None:
         """Act on what threads have posted."""
         while True:
             await self._heard.wait()
             self._heard = anyio.Event()
+            # Cleared before the posts are taken: who sees it set may rely on being heard.
+            self._nudged = False
             self._hear()
 
     def _hear(self) -> None:

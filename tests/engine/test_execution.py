@@ -14,7 +14,7 @@ from strata_engine.action import Action, Execution, Expansion, Literal, Ref, Sou
 from strata_engine.blobs import SMALL
 from strata_engine.build import BuildResult
 from strata_engine.digest import Digest
-from strata_engine.events import ActionStarted, Event, Placed, Waiting
+from strata_engine.events import Placed, Waiting
 from strata_engine.locks import KeyLocks
 from strata_engine.tree import Artifact, File, assemble
 
@@ -184,28 +184,32 @@ def test_what_cannot_be_made_again_fails_what_needs_it(site: Site) -> None:
 
 
 def test_a_source_that_changes_while_the_build_runs_is_told(site: Site) -> None:
-    source = site.write("src", LARGE)
-    started = threading.Event()
+    source = site.write("lib/1", LARGE)
+    site.write("lib/2", "")
+    hashed = threading.Event()
+
+    def accept(path: str, is_folder: bool) -> bool:
+        if path == "2":
+            hashed.set()
+        return True
 
     def slow(execution: Execution) -> Artifact:
-        assert started.wait(30)
+        assert hashed.wait(30)
         source.write_text("changed " + LARGE)
         return File(execution.store.put(b"slow"))
 
-    def decided(event: Event) -> None:
-        if isinstance(event, ActionStarted):
-            started.set()
+    def read(execution: Execution) -> Artifact:
+        execution.stage("lib", execution.scratch / "lib")
+        return File(execution.store.put((execution.scratch / "lib" / "1").read_bytes()))
 
-    site.listeners = (decided,)
     # One slot: `z` is decided about while `a` runs, and executed after it.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("strata_engine.sources.digest_file", lambda path: Digest.of(LARGE.encode()))
-        result = site.build([make("a", run=slow), make("z", inputs={"in": Source("src")})], jobs=1)
+    last = make("z", run=read, inputs={"lib": SourceTree("lib", accept)})
+    result = site.build([make("a", run=slow), last], jobs=1)
     assert outcomes(result) == {"a": "executed", "z": "failed"}
     assert [diagnostic.id for diagnostic in result.diagnostics] == ["racy-input"]
     assert result.exit_code == 3
     # The next build is right.
-    assert text_of(site, site.build([make("z", inputs={"in": Source("src")})]), "z") == f"z+changed {LARGE}"
+    assert text_of(site, site.build([last]), "z") == f"changed {LARGE}"
 
 
 # -- one result for all builds ---------------------------------------------------------------------------------------
