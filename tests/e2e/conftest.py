@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,13 @@ def empty(tmp_path: Path, template: Space) -> Space:
     (tmp_path / "workspace").mkdir()
     copy_tree(template.store, tmp_path / "store")
     return Space(tmp_path / "workspace", tmp_path / "store")
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Leave out of this process's environment what asks for other behaviour."""
+    for name in [name for name in os.environ if name.startswith(("STRATA_", "UV_"))]:
+        monkeypatch.delenv(name)
+    for name in ("CI", "GITHUB_ACTIONS", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STRATA_CACHE_DIR", str(tmp_path / "store"))

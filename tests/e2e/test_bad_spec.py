@@ -1,0 +1,437 @@
+"""Bad stack files: what is wrong, where, what was expected, what to do. Each message as a newcomer reads it, whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from refusals import here, refused
+from space import STACK, Ran, Space
+
+Strata = Callable[..., Ran]
+
+RUNTIME = """\
+[[runtimes]]
+name = "py"
+python_implementation = "cpython@3.12.9"
+requirements = []
+"""
+LOCAL = '[tool.strata.runtimes."py"]\n'
+
+
+def framework(name: str, *below: str, more: str = "") -> str:
+    on = f"frameworks = {list(below)}" if below else 'runtime = "py"'
+    return f'[[frameworks]]\nname = "{name}"\n{on}\nrequirements = []\n{more}'
+
+
+def application(name: str, *below: str, more: str = 'launch_module = "app.py"\n') -> str:
+    return framework(name, *below, more=more).replace("frameworks]]", "applications]]")
+
+
+@pytest.fixture
+def strata(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    plain_environment: None,
+) -> Strata:
+    """Give the command line in an empty folder."""
+    (tmp_path / "workspace").mkdir()
+    monkeypatch.chdir(tmp_path / "workspace")
+    return partial(here, capsys)
+
+
+BAD = {
+    "misspelt-field": (
+        RUNTIME + 'platfroms = ["linux_x86_64"]\n',
+        """\
+error[unknown-field]: runtime `py` has no field `platfroms`
+  --> strata.toml:5:1
+   |
+ 5 | platfroms = ["linux_x86_64"]
+   | ^^^^^^^^^
+hint: did you mean `platforms`?
+""",
+    ),
+    "unknown-field": (
+        "[tool.strata]\ncolour = true\n",
+        """\
+error[unknown-field]: `tool.strata` has no field `colour`
+  --> strata.toml:2:1
+   |
+ 2 | colour = true
+   | ^^^^^^
+hint: `tool.strata` may have `runtimes`, `conflicts`, `dynlib`, `archive`, `entry_points`
+""",
+    ),
+    "wrong-type": (
+        RUNTIME.replace("[]", '"numpy"'),
+        """\
+error[wrong-type]: `requirements` of runtime `py` must be an array of strings, not a string
+  --> strata.toml:4:16
+   |
+ 4 | requirements = "numpy"
+   |                ^^^^^^^
+hint: put it in brackets: `[…]`
+""",
+    ),
+    "not-a-value": (
+        RUNTIME + "versioned = yes\n",
+        """\
+error[toml-syntax]: this is not TOML: invalid value
+  --> strata.toml:5:13
+   |
+ 5 | versioned = yes
+   |             ^
+hint: strings are in quotes
+""",
+    ),
+    "open-string": (
+        '[[runtimes]]\nname = "py\n',
+        """\
+error[toml-syntax]: this is not TOML: the string does not end on its line
+  --> strata.toml:2:11
+   |
+ 2 | name = "py
+   |           ^
+hint: close it with `"`; `\"""` is for text of several lines
+""",
+    ),
+    "open-bracket": (
+        RUNTIME + "platforms = [\n",
+        """\
+error[toml-syntax]: this is not TOML: it ends in the middle of a value
+  --> strata.toml:5:13
+   |
+ 5 | platforms = [
+   |             ^
+hint: write the rest of it, or close its bracket or quote
+""",
+    ),
+    "key-given-twice": (
+        RUNTIME + 'name = "other"\n',
+        """\
+error[toml-syntax]: this is not TOML: this name is defined twice
+  --> strata.toml:5:1
+   |
+ 5 | name = "other"
+   | ^^^^^^^^^^^^^^
+hint: remove one of the two, or write `[[…]]` for one more table of an array
+""",
+    ),
+    "nested-too-deeply": (
+        "a = " + "[" * 5000 + "]" * 5000,
+        """\
+error[toml-syntax]: this is not TOML that can be read: it is nested too deeply
+  --> strata.toml
+""",
+    ),
+    "number-too-long": (
+        RUNTIME + "versioned = " + "9" * 5000,
+        """\
+error[toml-syntax]: this is not TOML that can be read: an integer is too large
+  --> strata.toml:5:13
+""",
+    ),
+    "number-too-large": (
+        "[tool.strata.archive]\nlevel = 99999999999999999999\n",
+        """\
+error[bad-level]: the archive format `tar.xz` has no level 99999999999999999999
+  --> strata.toml:2:9
+   |
+ 2 | level = 99999999999999999999
+   |         ^^^^^^^^^^^^^^^^^^^^
+hint: levels are 0 to 9
+""",
+    ),
+    "version-too-large": (
+        RUNTIME.replace("3.12.9", "3.12.123456789"),
+        """\
+error[bad-python-version]: runtime `py` has no full Python version in `cpython@3.12.123456789`
+  --> strata.toml:3:25
+   |
+ 3 | python_implementation = "cpython@3.12.123456789"
+   |                         ^^^^^^^^^^^^^^^^^^^^^^^^
+hint: write all three parts of the version, such as `cpython@3.12.9`
+""",
+    ),
+    "libc-too-large": (
+        RUNTIME + 'linux_target = "glibc@2.99999999999"\n',
+        """\
+error[bad-target]: runtime `py`: Linux libc version must be of the form `X.Y`, not `2.99999999999`
+  --> strata.toml:5:16
+   |
+ 5 | linux_target = "glibc@2.99999999999"
+   |                ^^^^^^^^^^^^^^^^^^^^^
+""",
+    ),
+    "duplicate-name": (
+        RUNTIME + RUNTIME,
+        """\
+error[duplicate-name]: runtime names must be distinct: `py` is already defined
+  --> strata.toml:6:8
+   |
+ 6 | name = "py"
+   |        ^^^^
+note: the first one is on line 2
+""",
+    ),
+    "reserved-name": (
+        RUNTIME.replace('"py"', '"fetch"'),
+        """\
+error[reserved-name]: no layer may be called `fetch`: labels such as `fetch/…` mean something else
+  --> strata.toml:2:8
+   |
+ 2 | name = "fetch"
+   |        ^^^^^^^
+hint: choose another name, such as `fetch-layer`
+""",
+    ),
+    "name-with-a-separator": (
+        RUNTIME.replace('"py"', '"../py"'),
+        """\
+error[bad-name]: the name of runtime `../py` contains `/`
+  --> strata.toml:2:8
+   |
+ 2 | name = "../py"
+   |        ^^^^^^^
+hint: a layer's name becomes the name of a folder: letters, digits, `-`, `_`, `.` and `@` are good
+""",
+    ),
+    "unknown-runtime": (
+        RUNTIME + framework("a").replace('"py"', '"pi"'),
+        """\
+error[unknown-runtime]: framework `a` references unknown runtime `pi`
+  --> strata.toml:7:11
+   |
+ 7 | runtime = "pi"
+   |           ^^^^
+hint: runtimes are `py`
+""",
+    ),
+    "unknown-framework": (
+        RUNTIME + framework("science") + application("x", "scince"),
+        """\
+error[unknown-framework]: application `x` references unknown framework `scince`
+   --> strata.toml:11:15
+    |
+ 11 | frameworks = ['scince']
+    |               ^^^^^^^^
+hint: did you mean `science`?
+""",
+    ),
+    "cycle": (
+        RUNTIME + framework("a", "b") + framework("b", "c") + framework("c", "a"),
+        """\
+error[dependency-cycle]: frameworks need each other: `a` → `b` → `c` → `a`
+  --> strata.toml:7:15
+   |
+ 7 | frameworks = ['b']
+   |               ^^^
+hint: remove one of these references
+""",
+    ),
+    "inconsistent-runtimes": (
+        RUNTIME
+        + RUNTIME.replace('"py"', '"other"')
+        + framework("a")
+        + framework("b").replace('"py"', '"other"')
+        + application("x", "a", "b"),
+        """\
+error[inconsistent-runtimes]: the frameworks of application `x` stand on different runtimes
+   --> strata.toml:19:20
+    |
+ 19 | frameworks = ['a', 'b']
+    |                    ^^^
+note: `a` requires runtime `py`
+note: `b` requires runtime `other`
+hint: all frameworks of a layer must stand on one runtime
+""",
+    ),
+    "no-linear-order": (
+        RUNTIME
+        + framework("a")
+        + framework("b")
+        + framework("x", "a", "b")
+        + framework("y", "b", "a")
+        + application("z", "x", "y"),
+        """\
+error[linearization-failed]: no order of the frameworks of application `z` suits all of them
+   --> strata.toml:23:14
+    |
+ 23 | frameworks = ['x', 'y']
+    |              ^^^^^^^^^^
+note: framework `x` wants the order `a`, `b`
+note: framework `y` wants the order `b`, `a`
+hint: name the frameworks in one order everywhere: the first one is found first
+""",
+    ),
+    "bad-requirement": (
+        RUNTIME.replace("[]", '["six", "numpy >> 2"]'),
+        """\
+error[bad-requirement]: runtime `py` uses invalid requirement syntax: \
+expected semicolon (after name with no version specifier) or end
+  --> strata.toml:4:31
+   |
+ 4 | requirements = ["six", "numpy >> 2"]
+   |                               ^
+hint: write it as PEP 508 says, such as `numpy>=2` or `requests[socks]; python_version < '3.13'`
+""",
+    ),
+    "unknown-platform": (
+        RUNTIME + 'platforms = ["linux_x86_64", "linux_arm"]\n',
+        """\
+error[unknown-platform]: runtime `py` specifies an invalid target platform `linux_arm`
+  --> strata.toml:5:30
+   |
+ 5 | platforms = ["linux_x86_64", "linux_arm"]
+   |                              ^^^^^^^^^^^
+hint: did you mean `linux_aarch64`?
+""",
+    ),
+    "missing-launch-module": (
+        RUNTIME + framework("a") + application("x", "a"),
+        """\
+error[missing-module]: the launch module `app.py` does not exist
+   --> strata.toml:13:17
+    |
+ 13 | launch_module = "app.py"
+    |                 ^^^^^^^^
+hint: paths start from the folder of the stack file
+""",
+    ),
+    "conda": (
+        RUNTIME + LOCAL + 'provider = ["local", "conda"]\n',
+        """\
+error[unavailable-provider]: the provider `conda` of runtime `py` is not available yet
+  --> strata.toml:6:22
+   |
+ 6 | provider = ["local", "conda"]
+   |                      ^^^^^^^
+hint: providers are `pbs`, `archive` and `local`
+""",
+    ),
+    "archive-that-is-no-url": (
+        RUNTIME + LOCAL + f'provider = "archive"\nurl = "python.tar.gz"\nsha256 = "{"0" * 64}"\n',
+        """\
+error[bad-url]: `url` of runtime `py` is not the URL of an archive
+  --> strata.toml:7:7
+   |
+ 7 | url = "python.tar.gz"
+   |       ^^^^^^^^^^^^^^^
+hint: it begins with `https://`, `http://` or `file://`
+""",
+    ),
+    "missing-wheel-folder": (
+        RUNTIME + '[tool.uv]\nfind-links = ["wheels"]\n',
+        """\
+error[missing-folder]: there is no folder or page `wheels` to take wheels from
+  --> strata.toml:6:15
+   |
+ 6 | find-links = ["wheels"]
+   |               ^^^^^^^^
+hint: paths start from the folder of the stack file
+""",
+    ),
+    "login-that-cannot-be-read": (
+        RUNTIME + '[[tool.uv.index]]\nurl = "https://me:se/cret@example.org/simple"\n',
+        """\
+error[bad-index-url]: a URL of `index` has a login that cannot be read
+  --> strata.toml:6:7
+   |
+ 6 | url = "https://**********@example.org/simple"
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+hint: write `https://USER:PASSWORD@HOST/PATH`, with `@`, `:`, `/` and `%` percent-encoded in both
+""",
+    ),
+    "several-at-once": (
+        RUNTIME.replace("requirements", "requirments") + framework("a").replace('"py"', "3"),
+        """\
+error[unknown-field]: runtime `py` has no field `requirments`
+  --> strata.toml:4:1
+   |
+ 4 | requirments = []
+   | ^^^^^^^^^^^
+hint: did you mean `requirements`?
+error[wrong-type]: `runtime` of framework `a` must be a string, not an integer
+  --> strata.toml:7:11
+   |
+ 7 | runtime = 3
+   |           ^
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_mistake_is_said_at_its_place(strata: Strata, name: str) -> None:
+    text, said = BAD[name]
+    Path("strata.toml").write_text(text)
+    assert strata("check") == (2, "", said)
+    # A build says the same, before anything is done.
+    assert strata("build", "-q") == (2, "", said)
+    assert not Path("_build").exists()
+    assert not Path("requirements").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            b"name = 'ok'\nx = '\xe9'\n",
+            "error[toml-syntax]: this is not TOML: it is not UTF-8\n  --> strata.toml:2:6\n"
+            "hint: save the file with the encoding UTF-8\n",
+        ),
+        (
+            b"\xef\xbb\xbf# saved by an editor that means well\n",
+            "error[toml-syntax]: this is not TOML: it begins with a byte order mark\n  --> strata.toml:1:1\n"
+            "hint: save the file as UTF-8 without one\n",
+        ),
+    ],
+)
+def test_a_file_in_another_encoding(strata: Strata, data: bytes, said: str) -> None:
+    Path("strata.toml").write_bytes(data)
+    assert strata("check") == (2, "", said)
+
+
+def test_stacks_with_nothing_to_build_are_valid(strata: Strata) -> None:
+    for text, counted in {
+        "": "0 runtimes, 0 frameworks, 0 applications",
+        "# only a comment\n": "0 runtimes, 0 frameworks, 0 applications",
+        RUNTIME + "platforms = []\n" + framework("a"): "1 runtime, 1 framework, 0 applications",
+    }.items():
+        Path("strata.toml").write_text(text)
+        assert strata("check") == (0, "", f"`strata.toml` is valid: {counted}\n")
+        assert strata("build", "-q") == (0, "", "")
+
+
+def test_check_lists_diagnostics_as_json(strata: Strata) -> None:
+    Path("strata.toml").write_text(BAD["missing-launch-module"][0])
+    code, out, err = strata("check", "--json")
+    assert (code, err) == (2, "")
+    assert '"valid": false' in out
+    assert '"id": "missing-module"' in out
+    assert '"line": 13' in out
+
+
+def test_a_mistake_costs_nothing_that_was_built(built: Space) -> None:
+    built.replace("venvstacks.toml", 'frameworks = ["low"]', 'frameworks = ["lwo"]')
+    said = """\
+error[unknown-framework]: framework `up` references unknown framework `lwo`
+   --> venvstacks.toml:13:15
+    |
+ 13 | frameworks = ["lwo"]
+    |               ^^^^^
+hint: did you mean `low`?
+"""
+    for command in (
+        ("build", "-q"),
+        ("publish",),
+        ("run", "hello"),
+        ("graph", "show"),
+    ):
+        assert refused(built, *command, code=2) == said
+    built.write("venvstacks.toml", STACK)
+    assert built.build().counts["executed"] == 0
