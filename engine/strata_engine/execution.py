@@ -5,51 +5,38 @@ builds (the scheduler sees to it within one). A result found in a cache is provi
 turns out to be lost or corrupt is made again by running its producer within the same build ("rewinding",
 engines.md §4.4).
 
-Hard part: an action that takes no time must cost no time. `try_here` does all of it on one thread, and results that
-took less to make than to write are written in groups; the lock of a key is held until its result can be read::
-
-    try_here ──(a blob is lost, another build has the lock)──> execute, which can wait
-    result ──put_later──> group ──commit──> written, locks released
+Hard part: an action that takes no time must cost no time. So `try_here` does all of it on one thread, and leaves to
+`execute` what has to wait for something. Results are in `groups`' hands afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 
 import anyio
 
-from strata_engine.action import Action, Expansion, Placement, Scope, Source, SourceTree
+from strata_engine.action import Action, Expansion, Scope, Source, SourceTree
 from strata_engine.action_cache import Hit, artifact_of, result_of
 from strata_engine.cas import BlobLost
-from strata_engine.decision import Decider, MustRun, entry_of, size_of, warnings_of, warnings_to_bytes
+from strata_engine.decision import Decider, MustRun, size_of, warnings_of, warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
-from strata_engine.events import ActionStarted, Listener, Outcome, Placed, Waiting, Warned
+from strata_engine.events import ActionStarted, Listener, Outcome, Waiting, Warned
 from strata_engine.executor import Cancelled, Executor, in_thread, is_plain
 from strata_engine.graph import ActionGraph, needs
+from strata_engine.groups import Groups
 from strata_engine.history import Past
 from strata_engine.key import Key
 from strata_engine.locks import KeyLocks
-from strata_engine.place import place
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.tree import Artifact, Node
 
 ATTEMPTS = 3
 """How often an action is begun anew because a blob that it reads is lost, before the build gives up."""
-
-QUICK_SECONDS = 0.02
-"""An action that took less has its result written in a group."""
-
-GROUP = 256
-"""Results of a group, at most."""
-
-GROUP_SECONDS = 0.05
-"""How often groups are written."""
 
 POLL_SECONDS = 0.05
 """How often a lock that another build has is tried."""
@@ -65,6 +52,7 @@ class Executions:
         executor: Executor,
         emit: Listener,
         locks: KeyLocks,
+        groups: Groups,
         done: dict[str, Finished],
     ) -> None:
         self._graph = graph
@@ -76,8 +64,7 @@ class Executions:
         self._recovering: dict[str, anyio.Lock] = {}
         self._in_doubt = False
         """Whether a blob turned out to be lost or damaged: then all that is needed is read before it is relied on."""
-        self._group_lock = threading.Lock()
-        self._group: list[Digest] = []
+        self._groups = groups
 
     def try_here(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished | None:
         """Execute an action that is a plain function on this thread, or take the result that someone made meanwhile.
@@ -105,7 +92,7 @@ class Executions:
         finally:
             if not recorded:
                 self._locks.release([key])
-        self._record(key, finished.seconds)
+        self._groups.add(key, finished.seconds)
         return finished
 
     async def execute(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished:
@@ -126,7 +113,7 @@ class Executions:
         finally:
             if not recorded:
                 self._locks.release([key])
-        await in_thread(self._record, key, finished.seconds)
+        await in_thread(self._groups.add, key, finished.seconds)
         return finished
 
     async def _lock(self, key: Digest) -> bool:
@@ -264,39 +251,10 @@ class Executions:
             diagnostics=tuple(warnings),
         )
 
-    def _record(self, key: Digest, seconds: float) -> None:
-        """See to it that a result which is kept for later gets written, and its lock released then."""
-        with self._group_lock:
-            self._group.append(key)
-            full = len(self._group) >= GROUP
-        if full or seconds >= QUICK_SECONDS:
-            with contextlib.suppress(HostError):
-                # What could not be written now is tried again at the end, where it is an error.
-                self.commit()
-
-    def commit(self) -> None:
-        """Write the results that wait, and release their locks. Raises HostError."""
-        with self._group_lock:
-            keys, self._group = self._group, []
-        try:
-            self._decider.cache.flush()
-        finally:
-            self._locks.release(keys)
-
-    async def commit_groups(self) -> None:
-        """Write groups of results until cancelled, and what is left then: the end may be long in coming."""
-        try:
-            while True:
-                await anyio.sleep(GROUP_SECONDS)
-                await self._commit_group()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._commit_group()
-
-    async def _commit_group(self) -> None:
-        if self._group:
-            with contextlib.suppress(HostError):
-                await in_thread(self.commit)
+    def has(self, label: str) -> bool:
+        """Tell whether a label has an output."""
+        finished = self._done.get(label)
+        return finished is not None and finished.artifact is not None
 
     def artifact(self, label: str) -> Artifact:
         """Give the output of a label that is done."""
@@ -350,46 +308,6 @@ class Executions:
             again = await self._attempt(action, reasons, time.monotonic())
             self._done[label] = again
             self._emit(again.event())
-
-    # -- places ------------------------------------------------------------------------------------------------------
-
-    async def place_all(self, placements: Sequence[Placement]) -> StrataError | None:
-        """Put outputs at their places, all after every action: a failed build leaves the old ones whole."""
-        try:
-            await in_thread(self.commit)
-            for placement in placements:
-                finished = self._done.get(placement.ref.label)
-                if finished is not None and finished.artifact is not None:
-                    await self._place_whole(placement)
-        except StrataError as error:
-            return error
-        except OSError as error:
-            return host_error(error)
-        return None
-
-    async def _place_whole(self, placement: Placement) -> None:
-        for attempt in range(ATTEMPTS):
-            try:
-                await in_thread(self._place, placement)
-            except BlobLost as lost:
-                self._in_doubt = True
-                if attempt == ATTEMPTS - 1:
-                    raise self.given_up(placement.ref.label, lost) from lost
-                await self.secure(placement.ref.label)
-            else:
-                return
-
-    def _place(self, placement: Placement) -> None:
-        history = self._decider.history
-        node = entry_of(self._decider.cas, self.artifact(placement.ref.label), placement.ref)
-        if history.intact(placement.path, node):
-            return
-        begun = time.monotonic()
-        placement.path.parent.mkdir(parents=True, exist_ok=True)
-        placed = place(self._decider.cas, node, placement.path)
-        history.record_placed(placement.path, node)
-        path = self._decider.sources.workspace.relative(placement.path)
-        self._emit(Placed(placement.ref.label, path, time.monotonic() - begun, placed.files))
 
 
 @contextlib.contextmanager

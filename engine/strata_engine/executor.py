@@ -6,29 +6,24 @@ process groups of all children, and `check_cancelled` raises in the threads.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import inspect
-import io
 import os
-import selectors
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, TypeVar, TypeVarTuple, Unpack, cast
+from typing import TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 import anyio.to_thread
 
 from strata_engine.action import Action, Execution, Json
 from strata_engine.capture import capture
-from strata_engine.errors import Diagnostic, HostError, InternalError
+from strata_engine.children import Children
+from strata_engine.errors import Diagnostic, InternalError
 from strata_engine.events import ActionOutput, ActionProgress, Listener
 from strata_engine.place import place
 from strata_engine.tree import Artifact, File, Node, Store, Symlink
@@ -36,79 +31,12 @@ from strata_engine.tree import Artifact, File, Node, Store, Symlink
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-GRACE_SECONDS = 5.0
-"""How long a child may take to end after SIGTERM before it is killed."""
-
-LINGER_SECONDS = 0.5
-"""How long the pipes of a child that has ended are read on while someone else holds them open."""
-
-POLL_SECONDS = 0.2
-"""How often a silent child is asked whether it has ended."""
-
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress events of one action."""
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: the build was told to stop
     """Raised in an action's worker thread when the build is being stopped."""
-
-
-class Children:
-    """The subprocesses of a build, each in a process group of its own, so that all can be ended."""
-
-    def __init__(self) -> None:
-        self.cancelled = threading.Event()
-        self._lock = threading.Lock()
-        self._processes: set[subprocess.Popen[bytes]] = set()
-
-    def add(self, process: subprocess.Popen[bytes]) -> None:
-        """Take responsibility for a process; it is ended at once when the build has been cancelled."""
-        with self._lock:
-            self._processes.add(process)
-        if self.cancelled.is_set():
-            self._end([process])
-
-    def remove(self, process: subprocess.Popen[bytes]) -> None:
-        """Forget a process that has ended."""
-        with self._lock:
-            self._processes.discard(process)
-
-    def cancel(self) -> None:
-        """Tell every action to stop: SIGTERM to each group now, SIGKILL after the grace period."""
-        if self.cancelled.is_set():
-            return
-        self.cancelled.set()
-        with self._lock:
-            processes = list(self._processes)
-        self._end(processes)
-
-    def kill(self) -> None:
-        """End every group at once."""
-        self.cancelled.set()
-        with self._lock:
-            processes = list(self._processes)
-        for process in processes:
-            _signal_group(process, signal.SIGKILL)
-
-    def _end(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        for process in processes:
-            _signal_group(process, signal.SIGTERM)
-        if processes:
-            threading.Thread(target=self._kill_later, args=(processes,), daemon=True).start()
-
-    def _kill_later(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and not self._processes.isdisjoint(processes):
-            time.sleep(0.05)
-        with self._lock:
-            for process in self._processes.intersection(processes):
-                _signal_group(process, signal.SIGKILL)
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # The group outlives its leader while a grandchild runs, so the leader's end proves nothing.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
 
 
 class Executor:
@@ -282,103 +210,15 @@ class _Execution(Execution):
             **self._action.environment,
             **(env or {}),
         }
-        try:
-            process = subprocess.Popen(
-                argv,
-                cwd=cwd or scratch,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise HostError.of("cannot-start", f"cannot start `{argv[0]}`: {error.strerror}") from error
-        self._children.add(process)
-        try:
-            output = self._collect(process, show)
-        finally:
-            # Whatever it has left running ends with it; its group keeps its number until it is waited for.
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-            self._children.remove(process)
+
+        def tell(line: str) -> None:
+            said = show(line)
+            if said:
+                self._emit(ActionOutput(self.label, said))
+
+        done = self._children.run(argv, cwd=cwd or scratch, env=environment, tell=tell)
         self.check_cancelled()
-        return subprocess.CompletedProcess(argv, process.returncode, *output)
-
-    def _tell(self, line: str) -> None:
-        if line:
-            self._emit(ActionOutput(self.label, line))
-
-    def _collect(self, process: subprocess.Popen[bytes], show: Callable[[str], str]) -> tuple[str, str]:
-        """Read both pipes until the process has ended, telling each line as it comes; give what each has said."""
-        assert process.stdout is not None
-        assert process.stderr is not None
-        pipes = (_Pipe(process.stdout), _Pipe(process.stderr))
-        with selectors.DefaultSelector() as selector:
-            for pipe in pipes:
-                selector.register(pipe.stream, selectors.EVENT_READ, pipe)
-            ended = 0.0
-            while selector.get_map():
-                for key, _ in selector.select(POLL_SECONDS):
-                    for line in key.data.read():
-                        self._tell(show(line))
-                    if key.data.at_end:
-                        selector.unregister(key.fileobj)
-                # A grandchild that keeps a pipe open must not keep the build.
-                ended = ended or (time.monotonic() if _has_ended(process) else 0.0)
-                if ended and time.monotonic() - ended > LINGER_SECONDS:
-                    break
-        for pipe in pipes:
-            for line in pipe.rest():
-                self._tell(show(line))
-            pipe.stream.close()
-        _has_ended(process, wait=True)
-        return pipes[0].text, pipes[1].text
-
-
-class _Pipe:
-    """What a child says on one pipe, cut into lines."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
-        self.at_end = False
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._newlines = io.IncrementalNewlineDecoder(self._decoder, translate=True)
-        self._parts: list[str] = []
-        self._line = ""
-
-    @property
-    def text(self) -> str:
-        """All that was read."""
-        return "".join(self._parts)
-
-    def read(self) -> list[str]:
-        """Read what is there and give the lines that are whole."""
-        data = os.read(self.stream.fileno(), 1 << 16)
-        self.at_end = not data
-        return self._take(data)
-
-    def rest(self) -> list[str]:
-        """Give the last line if it has no end."""
-        lines = self._take(b"", final=True)
-        return [*lines, self._line] if self._line else lines
-
-    def _take(self, data: bytes, *, final: bool = False) -> list[str]:
-        text = self._newlines.decode(data, final=final)
-        self._parts.append(text)
-        *lines, self._line = (self._line + text).split("\n")
-        return lines
-
-
-def _has_ended(process: subprocess.Popen[bytes], *, wait: bool = False) -> bool:
-    """Tell whether a process has ended, without letting go of its number."""
-    if sys.platform == "darwin":  # which had no waitid in Python until 3.13
-        return (process.wait() if wait else process.poll()) is not None
-    try:
-        found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG))
-    except ChildProcessError:
-        return True
-    return found is not None
+        return done
 
 
 def _force(function: Callable[[str], object], path: str, _error: object) -> None:

@@ -11,58 +11,46 @@ One coroutine decides, one per slot executes. Work starts as soon as one action 
 for the whole graph to be looked at. How one action is executed is `execution`'s business.
 
 Hard part: thousands of actions that take no time, and a few on which everything waits. Decisions are made on a
-thread, many at a time; a slot that has done one plain action takes the next one on its own thread; `_report` hears of
-both afterwards. But a slot whose action leads on to something more critical than all that waits lets that go first.
+thread, many at a time; a slot that has done one plain action takes the next one on its own thread; the loop hears of
+both as `news`. But a slot whose action leads on to something more critical than all that waits lets that go first.
 """
 
 from __future__ import annotations
 
-import asyncio
-import heapq
 import os
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import anyio
 
-from strata_engine.action import Action, Expansion, Placement, Ref, Source, SourceTree
-from strata_engine.action_cache import Lookup
+from strata_engine.action import Action, Expansion, Placement, Ref
 from strata_engine.cas import BlobLost
+from strata_engine.deciding import Decided, Deciding
 from strata_engine.decision import Decider, Decision, Done, MustRun, Settings, entry_of
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, InternalError, StrataError
 from strata_engine.events import GraphGrew, Listener, Outcome, Warned
 from strata_engine.execution import ATTEMPTS, Executions, as_failure
 from strata_engine.executor import Executor, in_thread, is_plain
+from strata_engine.frontier import Frontier
 from strata_engine.graph import ActionGraph, needs
+from strata_engine.groups import Groups
 from strata_engine.history import Past
-from strata_engine.key import Key
 from strata_engine.locks import KeyLocks
+from strata_engine.news import News
+from strata_engine.placing import Placing
 from strata_engine.pool import Pool
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.tree import File, Node
+from strata_engine.tree import File
 
 Work: TypeAlias = MustRun | None
 """What a slot is to do: execute, or (None) see to it that the inputs of a label are in the store."""
 
 BATCH = 256
 """Actions that are decided about at once, at most."""
-BATCH_SECONDS = 0.02
-"""How long what becomes ready may wait while decisions are made about what is less critical."""
-POST_SECONDS = 0.002
-"""How long news from threads may wait for more."""
-
-
-class _Keyed(NamedTuple):
-    """An action whose inputs are known."""
-
-    action: Action
-    inputs: dict[str, Node]
-    key: Key
 
 
 class Scheduler:
@@ -86,33 +74,22 @@ class Scheduler:
             "cpu": Pool(self._settings.jobs or cores),
             "network": Pool(self._settings.network_jobs),
         }
-        self._wanted: set[str] = set()
-        self._closure: set[str] = set()
-        self._open: set[str] = set()
-        """Labels of the closure that are not settled."""
-        self._waiting: dict[str, int] = {}
-        self._ready: list[tuple[float, str]] = []
-        """A heap: the most critical first."""
-        self._undecided: set[str] = set()
-        """Labels that are ready and not decided about."""
-        self._seen: set[str] = set()
-        """Labels that have left `waiting`."""
-        self._expanded: set[str] = set()
+        self._changed = anyio.Event()
+        """Set when something was settled or has become ready."""
+        self._frontier = Frontier(graph, self._wake)
         self._done: dict[str, Finished] = {}
         self._locks = KeyLocks(locks / "actions")
-        self._execution = Executions(graph, decider, executor, emit, self._locks, self._done)
-        self._priorities: dict[str, float] = {}
+        self._groups = Groups(decider.cache, self._locks)
+        self._execution = Executions(graph, decider, executor, emit, self._locks, self._groups, self._done)
         self._making: dict[str, Digest] = {}
         """The key of each label that is queued or runs."""
         self._same: dict[Digest, list[str]] = {}
         """By a key that is being made: the other labels that have it."""
         self._recoveries: Counter[str] = Counter()
-        self._wake = anyio.Event()
-        self._posted: deque[Finished | tuple[Action, Decision | StrataError]] = deque()
-        self._nudged = False
-        self._heard = anyio.Event()
+        self._news: News[Finished | Decided] = News()
+        self._deciding = Deciding(decider, self._execution.artifact, self._news.post, self._children.cancelled)
         self._turn = anyio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        """Set when news has been heard."""
         self._scope: anyio.CancelScope | None = None
         self._first_failure: Finished | None = None
         self.interrupted = False
@@ -145,25 +122,25 @@ class Scheduler:
 
     async def run(self, wanted: Iterable[str], placements: Sequence[Placement] = ()) -> dict[str, Finished]:
         """Bring the wanted labels up to date, then put outputs at their places. Never raises for a failed action."""
-        self._wanted = set(wanted)
-        self._loop = asyncio.get_running_loop()
-        self._grow()
+        self._news.open()
+        self._frontier.want(wanted, self._decider.history.seconds())
+        self._tell_total()
         try:
             with anyio.CancelScope() as self._scope:
                 if self.interrupted:
                     self._scope.cancel()
                 async with anyio.create_task_group() as group:
-                    group.start_soon(self._report)
-                    group.start_soon(self._execution.commit_groups)
+                    group.start_soon(self._hear_often)
+                    group.start_soon(self._groups.commit_often)
                     for name, pool in self._pools.items():
                         for slot in range(pool.slots):
                             group.start_soon(self._work, name, pool, slot)
                     await self._settle_all()
                     if not self._settings.dry_run and (self._first_failure is None or self._settings.keep_going):
-                        self.error = await self._execution.place_all(placements)
+                        self.error = await self._place(placements)
                     group.cancel_scope.cancel()
             self._hear()
-            self._execution.commit()
+            self._groups.commit()
         except StrataError as error:
             self.error = self.error or error
         finally:
@@ -171,67 +148,42 @@ class Scheduler:
             self._children.cancel()
             self._locks.close()
         because = self._first_failure.label if self._first_failure is not None else "interrupted"
-        for label in sorted(self._open):
+        for label in sorted(self._frontier.open):
             if self._is_action(label):
                 self._finish(self._skipped(label, because))
         return self.done
 
-    # -- the graph ---------------------------------------------------------------------------------------------------
+    async def _place(self, placements: Sequence[Placement]) -> StrataError | None:
+        try:
+            await in_thread(self._groups.commit)
+        except StrataError as error:
+            return error
+        return await Placing(self._decider, self._execution, self._emit).place_all(placements)
 
     def _is_action(self, label: str) -> bool:
         return not isinstance(self._graph.item(label), Expansion)
 
-    def _settled(self, label: str) -> bool:
-        return label in self._done or label in self._expanded
-
-    def _grow(self) -> None:
-        """Take in what the graph has become: what is wanted, what waits for how much, what is critical."""
-        self._closure = self._graph.closure(self._wanted)
-        self._open = {label for label in self._closure if not self._settled(label)}
-        self._priorities = self._graph.priorities(self._decider.history.seconds())
-        for label in sorted(self._closure - self._seen):
-            self._waiting[label] = sum(not self._settled(needed) for needed in self._graph.predecessors(label))
-            if not self._waiting[label]:
-                self._make_ready(label)
-        self._emit(GraphGrew(sum(self._is_action(label) for label in self._closure)))
-        self._wake.set()
-
-    def _make_ready(self, label: str) -> None:
-        if label not in self._seen:
-            self._seen.add(label)
-            self._decide_later(label)
-
-    def _decide_later(self, label: str) -> None:
-        heapq.heappush(self._ready, (-self._priorities.get(label, 0.0), label))
-        self._undecided.add(label)
-        self._wake.set()
-
-    def _release(self, label: str) -> None:
-        """Count `label` as settled for all that waits for it."""
-        self._open.discard(label)
-        for successor in self._graph.successors(label):
-            if successor in self._waiting and successor not in self._seen:
-                self._waiting[successor] -= 1
-                if not self._waiting[successor]:
-                    self._make_ready(successor)
-        self._wake.set()
+    def _tell_total(self) -> None:
+        self._emit(GraphGrew(sum(map(self._is_action, self._frontier.closure))))
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
     async def _settle_all(self) -> None:
         """Decide about each label as it becomes ready, until every wanted one is done."""
-        while self._open:
-            while self._ready:
-                await self._settle_some()
-            if self._open:
-                self._wake = anyio.Event()
-                await self._wake.wait()
+        while self._frontier.open:
+            changed = self._changed = anyio.Event()
+            if not await self._settle_some() and self._frontier.open:
+                await changed.wait()
 
-    async def _settle_some(self) -> None:
-        """Settle what is ready, up to a batch of actions."""
+    def _wake(self) -> None:
+        self._changed.set()
+
+    async def _settle_some(self) -> bool:
+        """Settle what is ready, up to a batch of actions; False where nothing was."""
         batch: list[Action] = []
-        while self._ready and len(batch) < BATCH:
-            _, label = heapq.heappop(self._ready)
+        any_ready = False
+        while len(batch) < BATCH and (label := self._frontier.next()) is not None:
+            any_ready = True
             item = self._graph.item(label)
             blocker = self._blocker(label)
             if blocker is not None:
@@ -245,56 +197,17 @@ class Scheduler:
                 self._finish(self._would_run(item, None, Reason(ReasonCode.UPSTREAM_CHANGED, unknown)))
             else:
                 batch.append(item)
-        decided = await in_thread(self._decide_some, batch) if batch else 0
+        decided = await in_thread(self._deciding.some, batch) if batch else 0
         for action in batch[decided:]:
-            self._decide_later(action.label)
+            self._frontier.put_back(action.label)
         self._hear()
         # Slots that have waited for this begin.
         await anyio.sleep(0)
-
-    def _decide_some(self, actions: Sequence[Action]) -> int:
-        """Decide about the first of some actions, as many as fit into a moment; on a worker thread."""
-        until = time.monotonic() + BATCH_SECONDS
-        keyed: list[_Keyed] = []
-        taken = 0
-        for action in actions:
-            if taken and (time.monotonic() > until or self._children.cancelled.is_set()):
-                break
-            taken += 1
-            if any(isinstance(source, (Source, SourceTree)) for source in action.inputs.values()):
-                # Reading may take long: what is known by now need not wait for it.
-                self._decide_keyed(keyed)
-                keyed = []
-            try:
-                with as_failure(action):
-                    inputs = self._decider.resolve(action, self._execution.artifact)
-                    keyed.append(_Keyed(action, inputs, self._decider.key(action, inputs)))
-            except StrataError as error:
-                self._post((action, error))
-        self._decide_keyed(keyed)
-        return taken
-
-    def _decide_keyed(self, keyed: Sequence[_Keyed]) -> None:
-        found = self._decider.cache.lookup_many(each.key.digest for each in keyed)
-        for each in keyed:
-            try:
-                with as_failure(each.action):
-                    self._post((each.action, self._decide(each, found[each.key.digest])))
-            except StrataError as error:
-                self._post((each.action, error))
-
-    def _decide(self, keyed: _Keyed, found: Lookup) -> Decision:
-        action = keyed.action
-        decision = self._decider.decide(action, keyed.inputs, keyed.key, found)
-        if isinstance(decision, Done) and not decision.fresh and not self._settings.dry_run:
-            self._decider.keep(decision.key)
-            if action.committed is not None:
-                action.committed.write(decision.key.digest, decision.artifact, self._decider.cas)
-        return decision
+        return any_ready
 
     def _apply(self, action: Action, decision: Decision | StrataError) -> None:
         """Do what was decided about an action."""
-        self._undecided.discard(action.label)
+        self._frontier.decided(action.label)
         match decision:
             case BlobLost():
                 self._recover(action, decision)
@@ -321,11 +234,11 @@ class Scheduler:
 
     def _push(self, pool: str, label: str, work: Work) -> None:
         slots = self._pools.get(pool) or self._pools["cpu"]
-        slots.push(self._priorities.get(label, 0.0), label, work)
+        slots.push(self._frontier.priority(label), label, work)
 
     def _recover(self, item: Action | Expansion, lost: BlobLost) -> None:
         """Have a slot make the inputs of an item again, and settle it anew after that."""
-        self._undecided.discard(item.label)
+        self._frontier.decided(item.label)
         self._recoveries[item.label] += 1
         if self._settings.dry_run:
             self._give_up(item, Reason(ReasonCode.CACHE_BLOB_LOST, str(lost.digest)))
@@ -395,10 +308,8 @@ class Scheduler:
         except StrataError as error:
             self._finish(failed(expansion.label, "", error))
         else:
-            # What was promised may need more than the expansion: everything that waits is counted anew.
-            self._expanded.add(expansion.label)
-            self._undecided.discard(expansion.label)
-            self._grow()
+            self._frontier.grow(self._decider.history.seconds(), expansion.label)
+            self._tell_total()
 
     def _read(self, ref: Ref) -> bytes:
         node = entry_of(self._decider.cas, self._execution.artifact(ref.label), ref)
@@ -411,12 +322,10 @@ class Scheduler:
         if isinstance(item, Action):
             self._finish(self._would_run(item, None, reason))
             return
-        self._expanded.add(item.label)
-        self._undecided.discard(item.label)
         for promise in item.promises:
-            if promise in self._closure:
+            if promise in self._frontier.closure:
                 self._finish(Finished(label=promise, mnemonic="", outcome=Outcome.EXECUTED, reasons=(reason,)))
-        self._release(item.label)
+        self._frontier.settle(item.label)
 
     # -- executing ----------------------------------------------------------------------------------------------------
 
@@ -430,7 +339,6 @@ class Scheduler:
             if not done:
                 # What comes back undone has to wait for something, which threads cannot.
                 await self._work_async(name, slot, label, decision)
-            pool.free()
             await self._let_go_first(label, pool)
 
     async def _work_async(self, name: str, slot: int, label: str, decision: Work) -> None:
@@ -448,7 +356,7 @@ class Scheduler:
         except StrataError as error:
             self._finish(failed(item.label, self._mnemonic(item.label), error))
         else:
-            self._decide_later(item.label)
+            self._frontier.put_back(item.label)
 
     def _is_plain(self, work: tuple[str, Work]) -> bool:
         item = self._graph.item(work[0])
@@ -464,49 +372,27 @@ class Scheduler:
             finished = self._execution.try_here(item, work, name, slot)
             if finished is None:
                 return label, work, False
-            self._post(finished)
+            self._news.post(finished)
             stop = self._children.cancelled.is_set() or finished.outcome is Outcome.FAILED
-            stop = stop or pool.stands_back(slot, finished.seconds) or bool(self._leads_on(label, pool))
-            following = None if stop else pool.take()
+            following = None if stop or self._frontier.after(label, pool.top()) else pool.take()
             if following is None:
                 return label, work, True
             label, work = following
 
-    def _leads_on(self, label: str, pool: Pool[Work]) -> list[str]:
-        """List what may begin after a label, and is more critical than all that waits in a pool."""
-        top = pool.top()
-        return [after for after in self._graph.successors(label) if self._priorities.get(after, 0.0) > top]
-
     async def _let_go_first(self, label: str, pool: Pool[Work]) -> None:
-        """Before a slot takes something else: wait until it is known what the end of `label` allows to begin."""
+        """Before a slot takes something less critical: wait until it is known what the end of `label` lets begin."""
         self._hear()
-        while not self._undecided.isdisjoint(self._leads_on(label, pool)):
+        while self._frontier.is_undecided(self._frontier.after(label, pool.top())):
             await self._turn.wait()
 
-    def _post(self, news: Finished | tuple[Action, Decision | StrataError]) -> None:
-        """Tell the event loop of an end or a decision, from any thread; it is woken once for many of them."""
-        self._posted.append(news)
-        if not self._nudged and self._loop is not None:
-            self._nudged = True
-            self._loop.call_soon_threadsafe(self._nudge)
-
-    def _nudge(self) -> None:
-        # Not at once: a thread that posts has more to post, and who needs an answer comes to the loop himself.
-        assert self._loop is not None
-        self._loop.call_later(POST_SECONDS, self._heard.set)
-
-    async def _report(self) -> None:
-        """Act on what threads have posted."""
+    async def _hear_often(self) -> None:
         while True:
-            await self._heard.wait()
-            self._heard = anyio.Event()
-            # Cleared before the posts are taken: who sees it set may rely on being heard.
-            self._nudged = False
+            await self._news.wait()
             self._hear()
 
     def _hear(self) -> None:
-        while self._posted:
-            news = self._posted.popleft()
+        """Act on what threads have posted."""
+        for news in self._news.take():
             if isinstance(news, Finished):
                 self._finish(news)
             else:
@@ -520,19 +406,17 @@ class Scheduler:
         label = finished.label
         if label in self._done:
             return
-        self._seen.add(label)
-        self._undecided.discard(label)
         self._done[label] = finished
         key = self._making.pop(label, None)
         for same in self._same.pop(key) if key is not None else ():
-            self._decide_later(same)
+            self._frontier.put_back(same)
         if self._is_action(label) or finished.outcome is Outcome.FAILED:
             self._emit(finished.event())
         if finished.outcome is Outcome.FAILED:
             self._first_failure = self._first_failure or finished
             if not self._settings.keep_going:
                 self._stop()
-        self._release(label)
+        self._frontier.settle(label)
 
     def _skipped(self, label: str, because: str) -> Finished:
         return Finished(label=label, mnemonic=self._mnemonic(label), outcome=Outcome.SKIPPED, because=because)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from builds import Site, counts, graph_of, key_of, make, outcomes, reasons, report, text_of
 
-from strata_engine import execution as execution_module
+from strata_engine import groups
 from strata_engine.action import Action, Execution, Expansion, Literal, Ref, Source, SourceTree
 from strata_engine.blobs import SMALL
 from strata_engine.build import BuildResult
@@ -285,8 +285,8 @@ def test_a_lock_is_released_whatever_happens(site: Site) -> None:
 
 
 def test_results_are_written_in_groups_and_none_is_left_behind(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution_module, "GROUP_SECONDS", 3600)
-    monkeypatch.setattr(execution_module, "QUICK_SECONDS", 3600)
+    monkeypatch.setattr(groups, "GROUP_SECONDS", 3600)
+    monkeypatch.setattr(groups, "QUICK_SECONDS", 3600)
     written: list[int] = []
     with site.opened() as build:
         flush = build.store.cache.flush
@@ -300,8 +300,8 @@ def test_results_are_written_in_groups_and_none_is_left_behind(site: Site, monke
 
 
 def test_a_slow_result_is_written_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution_module, "GROUP_SECONDS", 3600)
-    monkeypatch.setattr(execution_module, "QUICK_SECONDS", 0.0)
+    monkeypatch.setattr(groups, "GROUP_SECONDS", 3600)
+    monkeypatch.setattr(groups, "QUICK_SECONDS", 0.0)
 
     def look(execution: Execution) -> Artifact:
         with Site(site.root, site.store).opened_store() as store:

@@ -15,7 +15,7 @@ import pytest
 from builds import make
 from conftest import Bench
 
-from strata_engine import executor as executor_module
+from strata_engine import children
 from strata_engine.action import Execution, Literal, Scope
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, HostError, InternalError
@@ -185,7 +185,7 @@ def cancelled_while(runs: Runs, run: Callable[..., Any], begun: Callable[[], boo
 def test_cancelling_ends_the_whole_group(
     runs: Runs, tmp_path: Path, stubborn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(children, "GRACE_SECONDS", 0.2)
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)" if stubborn else ""
     child = f"import os, signal, sys, time; {ignore}\nopen(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(100)"
     code = f"import subprocess, sys, signal; {ignore}\nsubprocess.run([sys.executable, '-c', {child!r}, sys.argv[1]])"
