@@ -294,7 +294,7 @@ def test_locked_says_why(stack: Stack, index: Index) -> None:
     stack.layers = {"cpython": (("nice>0",), ())}
     [edited] = stack.build(locked=True).diagnostics
     assert "changed by hand" in edited.notes[0]
-    assert "asks for has changed" in edited.notes[1]
+    assert edited.notes[1].endswith("`nice>0` is required now, `nice` is no longer required")
 
 
 def test_what_belongs_to_the_request_makes_a_lock_stale(stack: Stack, index: Index) -> None:
