@@ -12,12 +12,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from strata_engine import known
 from strata_engine.build import BuildResult
 from strata_engine.decision import Settings as BuildSettings
 from strata_engine.events import Outcome
-from strata_engine.store import store_folder
-from strata_engine.workspace import Workspace
 from strata_rules.cli.given import Given
 from strata_rules.cli.options import Settings
 from strata_rules.cli.stack_file import find_stack_file
@@ -72,7 +69,6 @@ def built(
         console.tell(result.diagnostics)
         if document is not None:
             _remember(settings, given, session, result, document)
-    known.remember(store_folder(), Workspace(session.stack.root))
     return result
 
 
