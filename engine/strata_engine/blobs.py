@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from strata_engine.digest import CHUNK, EMPTY, Digest, DigestWriter, Stamp
+from strata_engine.digest import CHUNK, EMPTY, Digest, DigestWriter, Stamp, stamp_of
 from strata_engine.errors import Diagnostic, HostError
 from strata_engine.files import copy_new, sweep, sync_folder, write_all, write_new
 from strata_engine.index import TOUCH_AFTER, Index, ignore, store_error
@@ -355,12 +355,12 @@ class Blobs:
 
     def _touched(self, digest: Digest, target: str | int, found: os.stat_result) -> Stamp:
         """Give a file's stamp, having set its time of last use, which is its mtime, where that lies far back."""
-        stamp = _stamp(found)
+        stamp = stamp_of(found)
         if found.st_mtime >= time.time() - TOUCH_AFTER:
             return stamp
         with contextlib.suppress(OSError):
             os.utime(target)
-            fresh = _stamp(os.stat(target))
+            fresh = stamp_of(os.stat(target))
             if self._verified.get(digest) == stamp:
                 self._verified[digest] = fresh
             return fresh
@@ -446,7 +446,3 @@ class Writer:
 def row_key(digest: Digest) -> bytes:
     """Give the key of a small blob's row."""
     return b"b" + bytes.fromhex(digest.hash)
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

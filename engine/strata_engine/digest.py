@@ -114,6 +114,11 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
+    return stamp_of(found)
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """Stamp what has been looked at already."""
     return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 

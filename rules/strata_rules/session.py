@@ -227,7 +227,7 @@ class Session:
     def _plan(self, settings: Settings, *, format: str = "") -> tuple[Plan, BuildResult | None]:
         """Analyze the stack. Where folders are named after lock versions, locks come first, as a part of the build."""
         plan = make_plan(self.stack, self._options, self._build, versions={}, locked=settings.locked, format=format)
-        versioned = [layer for layer in self.stack.layers if layer.spec.versioned and layer.platforms]
+        versioned = self._versioned()
         if not versioned:
             return plan, None
         labels = [f"{layer.env_name}/lock" for layer in versioned]
@@ -238,8 +238,11 @@ class Session:
             self.stack, options, self._build, versions=versions, locked=settings.locked, format=format
         ), earlier
 
+    def _versioned(self) -> list[Layer]:
+        return [layer for layer in self.stack.layers if layer.spec.versioned and layer.platforms]
+
     def _versions_by_now(self) -> dict[str, int]:
-        versioned = [layer for layer in self.stack.layers if layer.spec.versioned and layer.platforms]
+        versioned = self._versioned()
         if not versioned:
             return {}
         plan = make_plan(self.stack, self._options, self._build, versions={})

@@ -10,7 +10,7 @@ import click
 from strata_engine.build import BuildResult
 from strata_engine.events import Outcome
 from strata_rules.cli.completion import complete_labels
-from strata_rules.cli.given import Given, accepted_quietly, given_options, labels_argument
+from strata_rules.cli.given import BUILDING, Given, accepted_quietly, given_options, labels_argument
 from strata_rules.cli.options import Settings
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import document_text, emit
@@ -33,21 +33,7 @@ WORK_FOUND = 4
     shell_complete=complete_labels,
     help="Run this action whatever its key says; a pattern such as `*/install` will do; may be repeated.",
 )
-@given_options(
-    "dry_run",
-    "explain",
-    "locked",
-    "offline",
-    "jobs",
-    "keep_going",
-    "include",
-    "build_dir",
-    "output_dir",
-    "tag_outputs",
-    "index",
-    "local_wheels",
-    "as_json",
-)
+@given_options(*BUILDING)
 @accepted_quietly("clean", "if-needed", "lock-if-needed")
 @click.pass_obj
 def command(

@@ -91,6 +91,24 @@ OPTIONS: dict[str, Decorator] = {
 }
 
 
+BUILDING = (
+    "dry_run",
+    "explain",
+    "locked",
+    "offline",
+    "jobs",
+    "keep_going",
+    "include",
+    "build_dir",
+    "output_dir",
+    "tag_outputs",
+    "index",
+    "local_wheels",
+    "as_json",
+)
+"""What `build` and `publish` take alike."""
+
+
 def given_options(*names: str) -> Decorator:
     """Add these options to a command, which gets them as its argument `given`."""
 

@@ -12,7 +12,7 @@ from strata_engine.workspace import write_atomically
 from strata_rules.cli.options import Settings
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import say
-from strata_rules.cli.stack_file import NAMES
+from strata_rules.null import SPEC_NAMES
 from strata_rules.platforms import host_platform
 
 STACK = """\
@@ -78,16 +78,19 @@ def command(settings: Settings, folder: Path) -> None:
     """
     scaffold(folder)
     into = "" if folder == Path() else f"-C {shlex.quote(str(folder))} "
-    say(f"wrote `{folder / NAMES[0]}`; next: `strata {into}build`, then `strata {into}run hello`", quiet=settings.quiet)
+    say(
+        f"wrote `{folder / SPEC_NAMES[0]}`; next: `strata {into}build`, then `strata {into}run hello`",
+        quiet=settings.quiet,
+    )
 
 
 def scaffold(folder: Path) -> None:
     """Write the files. Raises SpecError, having written nothing, where one of them exists."""
     files = {
-        NAMES[0]: STACK.format(python=PYTHON, platform=host_platform()),
+        SPEC_NAMES[0]: STACK.format(python=PYTHON, platform=host_platform()),
         "hello.py": MODULE,
     }
-    taken = [name for name in (*NAMES, *files) if (folder / name).exists()]
+    taken = [name for name in (*SPEC_NAMES, *files) if (folder / name).exists()]
     if taken:
         raise SpecError.of(
             "would-overwrite",
@@ -108,5 +111,5 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     if missing:
         files[".gitignore"] = old + ("\n" if old and not old.endswith("\n") else "") + "\n".join(missing) + "\n"
     # The stack file last: while it is missing, the folder is not taken for a stack.
-    for name in sorted(files, key=lambda name: name == NAMES[0]):
+    for name in sorted(files, key=lambda name: name == SPEC_NAMES[0]):
         write_atomically(folder / name, files[name].encode())

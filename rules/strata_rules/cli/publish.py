@@ -7,7 +7,7 @@ from typing import get_args
 import click
 
 from strata_engine.build import BuildResult
-from strata_rules.cli.given import Given, given_options
+from strata_rules.cli.given import BUILDING, Given, given_options
 from strata_rules.cli.options import Settings, spec_argument
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import document_text, emit
@@ -28,21 +28,7 @@ ARCHIVES = ("*/archive", "*/archive[[]*")
     type=click.Choice(get_args(ArchiveFormat)),
     help="The archives' format; by default the stack file's, else zip for Windows and tar.xz elsewhere.",
 )
-@given_options(
-    "dry_run",
-    "explain",
-    "locked",
-    "offline",
-    "jobs",
-    "keep_going",
-    "include",
-    "build_dir",
-    "output_dir",
-    "tag_outputs",
-    "index",
-    "local_wheels",
-    "as_json",
-)
+@given_options(*BUILDING)
 @click.pass_obj
 def command(settings: Settings, spec: str | None, given: Given, format_: str | None, *, force: bool) -> int:
     """Build what needs it and write one archive per layer, with metadata, into the output folder.

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strata_engine.errors import SpecError
-
-NAMES = ("venvstacks.toml", "strata.toml")
+from strata_rules.null import SPEC_NAMES
 
 
 def find_stack_file(argument: str | None, cwd: Path) -> Path:
@@ -26,7 +25,7 @@ def find_stack_file(argument: str | None, cwd: Path) -> Path:
             return Path(os.path.relpath(found, cwd))
     raise SpecError.of(
         "no-stack-file",
-        f"there is no {' or '.join(f'`{name}`' for name in NAMES)} in `{cwd}` or above it",
+        f"there is no {' or '.join(f'`{name}`' for name in SPEC_NAMES)} in `{cwd}` or above it",
         hint="`strata init` writes a first one",
     )
 
@@ -41,7 +40,7 @@ def split_arguments(arguments: Sequence[str], cwd: Path) -> tuple[str | None, tu
 
 
 def _is_stack_folder(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in NAMES)
+    return any((folder / name).is_file() for name in SPEC_NAMES)
 
 
 def _named(argument: str, cwd: Path) -> Path:
@@ -50,7 +49,7 @@ def _named(argument: str, cwd: Path) -> Path:
     if path.is_dir():
         found = _in_folder(path)
         if found is None:
-            names = " or ".join(f"`{name}`" for name in NAMES)
+            names = " or ".join(f"`{name}`" for name in SPEC_NAMES)
             raise SpecError.of(
                 "no-stack-file", f"there is no {names} in `{argument}`", hint=f"`strata init {argument}` writes one"
             )
@@ -65,11 +64,11 @@ def _named(argument: str, cwd: Path) -> Path:
 
 
 def _in_folder(folder: Path) -> Path | None:
-    found = [folder / name for name in NAMES if (folder / name).is_file()]
+    found = [folder / name for name in SPEC_NAMES if (folder / name).is_file()]
     if len(found) > 1:
         raise SpecError.of(
             "two-stack-files",
-            f"`{folder}` has both `{NAMES[0]}` and `{NAMES[1]}`",
-            hint=f"say which one is meant, as in `strata build {NAMES[0]}`",
+            f"`{folder}` has both `{SPEC_NAMES[0]}` and `{SPEC_NAMES[1]}`",
+            hint=f"say which one is meant, as in `strata build {SPEC_NAMES[0]}`",
         )
     return found[0] if found else None

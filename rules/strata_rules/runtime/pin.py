@@ -7,7 +7,6 @@ does not fit is refused with the file's name, and nothing in it becomes a path.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -16,6 +15,7 @@ import msgspec
 
 from strata_engine.digest import Digest, is_sha256
 from strata_engine.errors import HostError, Place, SpecError
+from strata_engine.workspace import write_atomically
 
 VERSION = 1
 
@@ -105,12 +105,9 @@ def keep(path: Path, platform: str, pin: Pin) -> bool:
     after = dump({**pins, platform: pin})
     if after == before:
         return False
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(after)
-        beside.replace(path)
+        write_atomically(path, after)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise HostError.of("cannot-write", f"cannot write `{path}`: {error.strerror}") from error
     return True
