@@ -6,7 +6,7 @@ The rim before analysis: what is read here goes through the build's `Sources`. I
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import msgspec
 
 from strata_engine.action import Action
 from strata_engine.build import Build
-from strata_engine.errors import SpecError
+from strata_engine.errors import SpecError, StrataError
 from strata_engine.rule import Analysis, analyze
 from strata_rules import uv
 from strata_rules.download.client import Network
@@ -22,11 +22,13 @@ from strata_rules.download.credentials import credentials_of
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.platforms import host_platform
 from strata_rules.providers import ArchiveInfo, LinkInfo, RuntimeInfo
+from strata_rules.runtime import pin as pins
 from strata_rules.runtime.choose import Choice, Host, Wanted, choose
 from strata_rules.spec.load import Layer, Stack
 from strata_rules.spec.modules import ApplicationModules, application_modules
-from strata_rules.stack import Setting, buildable, install_target, pin_path, targets
+from strata_rules.stack import Setting, install_target, locked_python, pin_path, targets
 from strata_rules.wheel.fetch import Access
+from strata_rules.wheel.packages import label_of
 
 
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,10 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     local_wheels: tuple[Path, ...] = ()
     index: bool = True
     offline: bool = False
+    platforms: tuple[str, ...] = ()
+    """The platforms to build for; empty for this machine's."""
+    tag_outputs: bool = False
+    """Whether names of archives tell platform and build; those of more than one platform always do."""
 
 
 class Plan(NamedTuple):
@@ -46,30 +52,37 @@ class Plan(NamedTuple):
     stack: Stack
     setting: Setting
     analysis: Analysis
-    choices: dict[str, Choice]
-    """The runtime of each runtime layer that this machine can build, by environment name."""
+    choices: dict[tuple[str, str], Choice]
+    """The runtimes, by environment name and platform."""
     modules: dict[str, ApplicationModules]
 
     @property
     def host(self) -> str:
-        """The platform that is built for."""
+        """This machine's platform."""
         return self.setting.host
+
+    def platforms(self, layer: Layer) -> list[str]:
+        """List the platforms that a layer is built for."""
+        return [platform for platform in self.setting.platforms if platform in layer.platforms]
 
     def target_name(self, layer: Layer) -> str:
         """Name the folder that a layer is deployed in."""
         return install_target(layer, self.setting.versions)
 
-    def runtime(self, layer: Layer) -> RuntimeInfo:
+    def runtime(self, layer: Layer, platform: str) -> RuntimeInfo:
         """Give the runtime that a layer stands on."""
-        return self.analysis.get(f"{layer.runtime.env_name}/runtime", RuntimeInfo)
+        return self.analysis.get(self._name(layer.runtime, "runtime", platform), RuntimeInfo)
 
-    def link(self, layer: Layer) -> LinkInfo:
+    def link(self, layer: Layer, platform: str) -> LinkInfo:
         """Give a layer as it is deployed."""
-        return self.analysis.get(f"{layer.env_name}/link", LinkInfo)
+        return self.analysis.get(self._name(layer, "link", platform), LinkInfo)
 
-    def archive(self, layer: Layer) -> ArchiveInfo:
+    def archive(self, layer: Layer, platform: str) -> ArchiveInfo:
         """Give a layer's archive."""
-        return self.analysis.get(f"{layer.env_name}/archive", ArchiveInfo)
+        return self.analysis.get(self._name(layer, "archive", platform), ArchiveInfo)
+
+    def _name(self, layer: Layer, action: str, platform: str) -> str:
+        return label_of(layer.env_name, action, platform, self.setting.host)
 
     def committed(self, layer: Layer) -> CommittedLock:
         """Give the lock that git keeps."""
@@ -97,13 +110,15 @@ def make_plan(
     """Choose runtimes, find modules, analyze. Raises SpecError, HostError."""
     sources, root, store = build.sources, build.workspace.root, build.store.folder
     modules = application_modules(stack, sources.read, sources.probe)
-    choices = _choose(stack, build, locked=locked, upgrade=upgrade)
+    platforms = options.platforms or (host_platform(),)
+    choices = _choose(stack, build, platforms, locked=locked, upgrade=upgrade)
     indexes = {index.name or index.url: index.url for index in stack.uv.indexes}
     local_wheels = tuple(root / folder.expanduser() for folder in options.local_wheels)
     _check_folders(build, options.local_wheels)
     network = Network(offline=options.offline, credentials=credentials_of(indexes, os.environ))
     setting = Setting(
         host=host_platform(),
+        platforms=platforms,
         chosen={name: choice.chosen for name, choice in choices.items()},
         modules=modules,
         versions=versions,
@@ -116,6 +131,7 @@ def make_plan(
         local_wheels=local_wheels,
         format=format,
     )
+    _check_pythons(stack, setting)
     return Plan(stack, setting, analyze(targets(stack, setting)), choices, modules)
 
 
@@ -132,34 +148,81 @@ def _check_folders(build: Build, local_wheels: Iterable[Path]) -> None:
             raise SpecError.of("missing-folder", f"{who} the folder `{text}`, which is not at `{folder}`")
 
 
-def _choose(stack: Stack, build: Build, *, locked: bool, upgrade: bool) -> dict[str, Choice]:
-    """Choose the runtimes that this machine can build; each path that a choice depends on is observed."""
-    sources = build.sources
+def _check_pythons(stack: Stack, setting: Setting) -> None:
+    """Refuse runtimes whose Python is another than the one that locks are for. Raises SpecError."""
+    for layer in stack.of("runtime"):
+        python = locked_python(layer, setting)
+        for platform in setting.platforms:
+            chosen = setting.chosen.get((layer.env_name, platform))
+            if chosen is not None and not chosen.version.startswith(f"{python}."):
+                raise SpecError.of(
+                    "python-differs",
+                    f"`{layer.env_name}` is Python {chosen.version} on `{platform}`, and its lock is for {python}",
+                    layer.place("python_implementation"),
+                    notes=[f"a lock is for all platforms, and this machine's runtime is a Python {python}"],
+                    hint=f"let `python_implementation` name a Python {python}, or `accept` only what it names",
+                )
+
+
+def _choose(
+    stack: Stack, build: Build, platforms: Sequence[str], *, locked: bool, upgrade: bool
+) -> dict[tuple[str, str], Choice]:
+    """Choose the runtimes of what is built, and those of this machine, for whose Python locks are."""
+    here = host_platform()
+    choices = {}
+    for layer in stack.of("runtime"):
+        for platform in dict.fromkeys((here, *platforms)):
+            if platform not in layer.platforms:
+                continue
+            built = platform in platforms
+            try:
+                choice = _choice(stack, build, layer, platform, locked=locked and built, upgrade=upgrade)
+            except StrataError:
+                if built:
+                    raise
+                continue
+            choices[layer.env_name, platform] = choice
+    return choices
+
+
+def pin_runtimes(plan: Plan, build: Build, layers: Iterable[Layer], *, upgrade: bool) -> None:
+    """Pin the runtimes of layers for all their platforms, where it takes no more than a look at a table or the spec.
+
+    So what was locked on one machine is built with the same runtimes on all others. Raises HostError.
+    """
+    for layer in dict.fromkeys(layer.runtime for layer in layers):
+        for platform in layer.platforms:
+            try:
+                choice = _choice(plan.stack, build, layer, platform, locked=False, upgrade=upgrade)
+            except StrataError:
+                continue  # nobody has asked to build for it
+            if choice.pin is not None and choice.pin.python.startswith(f"{locked_python(layer, plan.setting)}."):
+                pins.keep(pin_path(build.workspace.root, layer), platform, choice.pin)
+
+
+def _choice(stack: Stack, build: Build, layer: Layer, platform: str, *, locked: bool, upgrade: bool) -> Choice:
+    """Choose a runtime layer's runtime; each path that the choice depends on is observed."""
+    sources, root = build.sources, build.workspace.root
+    source = stack.runtime_source(layer)
     host = Host(
         platform=host_platform(),
         environ=os.environ,
         read=lambda path: sources.read(path) if sources.probe(path) else None,
     )
-    choices = {}
-    for layer in stack.of("runtime"):
-        if not buildable(layer, host.platform):
-            continue
-        source = stack.runtime_source(layer)
-        wanted = Wanted(
-            layer=layer.env_name,
-            python_implementation=f"{layer.implementation}@{layer.version}",
-            platform=host.platform,
-            providers=source.providers,
-            url=source.url_for(host.platform) or "",
-            sha256=source.sha256_for(host.platform) or "",
-            accept=source.accept or "",
-            pin_path=pin_path(build.workspace.root, layer),
-            pin_shown=build.workspace.relative(pin_path(build.workspace.root, layer)),
-            place=layer.place("python_implementation"),
-        )
-        # A new lock may use a newer table, but another Python of this machine only where the stack file asks for one.
-        choice = choose(wanted, host, upgrade=upgrade and "local" not in source.providers, locked=locked)
-        for path in choice.observed:
-            sources.observe(path)
-        choices[layer.env_name] = choice
-    return choices
+    wanted = Wanted(
+        layer=layer.env_name,
+        python_implementation=f"{layer.implementation}@{layer.version}",
+        platform=platform,
+        providers=source.providers,
+        url=source.url_for(platform) or "",
+        sha256=source.sha256_for(platform) or "",
+        accept=source.accept or "",
+        pin_path=pin_path(root, layer),
+        pin_shown=build.workspace.relative(pin_path(root, layer)),
+        place=layer.place("python_implementation"),
+    )
+    # A new lock may use a newer table, but another Python of this machine only where the stack file asks for one.
+    choice = choose(wanted, host, upgrade=upgrade and "local" not in source.providers, locked=locked)
+    for path in choice.observed:
+        sources.observe(path)
+    return choice

@@ -84,6 +84,11 @@ def publish(
     return manifests
 
 
+def tree_path(destination: Path, install_target: str, platform: str, *, tag_outputs: bool) -> Path:
+    """Give the folder of a layer that is published as a tree: layers find each other by name, so that has no tag."""
+    return (destination / platform if tag_outputs else destination) / install_target
+
+
 def _suffix(layer: PublishLayer, *, tag_outputs: bool) -> str:
     return f"-{layer.platform}" if tag_outputs else ""
 
@@ -95,7 +100,7 @@ def _metadata_path(destination: Path, layer: PublishLayer, *, tag_outputs: bool)
 
 def _plan(destination: Path, layer: PublishLayer, *, tag_outputs: bool) -> Published:
     if layer.format == "dir":
-        path = destination / layer.install_target
+        path = tree_path(destination, layer.install_target, layer.platform, tag_outputs=tag_outputs)
         return Published(layer, path, layer_fields(layer), changed=True)
     previous = _read(_metadata_path(destination, layer, tag_outputs=tag_outputs))
     build = _build(layer, previous)

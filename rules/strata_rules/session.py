@@ -25,8 +25,9 @@ from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.workspace import Workspace
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
-from strata_rules.planning import Plan, SessionOptions, make_plan
-from strata_rules.publish import Manifest, publish
+from strata_rules.planning import Plan, SessionOptions, make_plan, pin_runtimes
+from strata_rules.platforms import PLATFORMS
+from strata_rules.publish import Manifest, publish, tree_path
 from strata_rules.remember import Asked, remember, stamp_at_rest
 from strata_rules.runtime import pin as pins
 from strata_rules.selection import application as find_application
@@ -34,7 +35,7 @@ from strata_rules.selection import selected_layers, wanted_labels
 from strata_rules.spec.load import Layer, Stack, load_stack
 from strata_rules.spec.modules import Module
 from strata_rules.spec.show import LayerStatus
-from strata_rules.stack import buildable, launch_module, pin_path, python_version
+from strata_rules.stack import launch_module, pin_path
 
 __all__ = ["Launch", "Session", "SessionOptions", "open_session"]
 
@@ -78,21 +79,19 @@ class Session:
 
     # -- what the commands do ----------------------------------------------------------------------------------------
 
-    def build(
-        self, labels: Sequence[str], settings: Settings, *, publish: bool = False, tag_outputs: bool = False
-    ) -> BuildResult:
+    def build(self, labels: Sequence[str], settings: Settings, *, publish: bool = False) -> BuildResult:
         """Build the selected layers, or the given labels and what they need; with `publish`, write archives too."""
         plan, earlier = self._plan(settings)
         if earlier is not None and earlier.exit_code:
             return earlier
         layers = self._selected()
         wanted = self._wanted(plan, labels, layers)
-        places = [self._place(plan, layer) for layer in self._placed(wanted)]
+        places = self._places(plan, wanted)
         if publish:
             wanted += self._archives(plan, layers)
             places += self._published_trees(plan, layers)
         result = self._run(plan, wanted, places, settings, earlier)
-        return self._publish(plan, layers, settings, result, tag_outputs=tag_outputs) if publish else result
+        return self._publish(plan, layers, settings, result) if publish else result
 
     def lock(self, settings: Settings, *, upgrade: bool = False) -> BuildResult:
         """Lock the selected layers; with `upgrade` anew, whatever is locked now."""
@@ -100,9 +99,12 @@ class Session:
         if upgrade:
             settings = msgspec.structs.replace(settings, force=(*settings.force, *labels))
         plan = make_plan(self.stack, self._options, self._build, versions={}, locked=settings.locked, upgrade=upgrade)
-        return self._run(plan, labels, [], settings, None)
+        result = self._run(plan, labels, [], settings, None)
+        if result.exit_code == 0 and not settings.dry_run and not settings.locked:
+            pin_runtimes(plan, self._build, self._selected(), upgrade=upgrade)
+        return result
 
-    def publish(self, settings: Settings, *, tag_outputs: bool = False, format: str | None = None) -> BuildResult:
+    def publish(self, settings: Settings, *, format: str | None = None) -> BuildResult:
         """Archive the selected layers and write archives and metadata to the output folder."""
         plan, earlier = self._plan(settings, format=format or "")
         if earlier is not None and earlier.exit_code:
@@ -110,7 +112,7 @@ class Session:
         layers = self._selected()
         trees = self._published_trees(plan, layers)
         result = self._run(plan, self._archives(plan, layers), trees, settings, earlier)
-        return self._publish(plan, layers, settings, result, tag_outputs=tag_outputs)
+        return self._publish(plan, layers, settings, result)
 
     def run(self, application: str, settings: Settings) -> tuple[BuildResult, Launch | None]:
         """Build what an application needs and say how to start it; None where the build failed."""
@@ -118,15 +120,15 @@ class Session:
         plan, earlier = self._plan(settings)
         if earlier is not None and earlier.exit_code:
             return earlier, None
-        if not buildable(layer, plan.host):
+        if plan.host not in layer.platforms:
             raise SpecError.of(
                 "other-platform", f"`{layer.env_name}` is not for this machine ({plan.host})", layer.place("platforms")
             )
-        places = [self._place(plan, part) for part in (layer, *layer.lower)]
-        result = self._run(plan, [f"{layer.env_name}/link"], places, settings, earlier)
+        wanted = [f"{layer.env_name}/link"]
+        result = self._run(plan, wanted, self._places(plan, wanted), settings, earlier)
         if result.exit_code or settings.dry_run:
             return result, None
-        python = self._folder(plan, layer) / "bin" / "python"
+        python = self._folder(plan, layer, plan.host) / "bin" / "python"
         bytecode = self._build.workspace.state / BYTECODE_FOLDER
         return result, Launch([str(python), "-m", launch_module(layer)], {"PYTHONPYCACHEPREFIX": str(bytecode)})
 
@@ -202,30 +204,49 @@ class Session:
         return selected_layers(self.stack, self._options.include)
 
     def _wanted(self, plan: Plan, labels: Sequence[str], layers: Sequence[Layer]) -> list[str]:
-        """Give the labels to build: those asked for, else every layer's Link, or Lock where it is not for here."""
+        """Give the labels to build: those asked for, else every layer's Links, or Lock where it has none."""
         graph = plan.analysis.graph
         if labels:
-            return wanted_labels(self.stack, graph, labels, lambda known: self._build.look(graph, known))
+            links = {layer.env_name: self._links(plan, layer) for layer in self.stack.layers}
+            asked = [found for label in labels for found in links.get(label) or [label]]
+            return wanted_labels(self.stack, graph, asked, lambda known: self._build.look(graph, known))
         return [
-            f"{layer.env_name}/{'link' if buildable(layer, plan.host) else 'lock'}"
+            label
             for layer in layers
             if layer.platforms
+            for label in self._links(plan, layer) or [f"{layer.env_name}/lock"]
         ]
 
-    def _placed(self, wanted: Iterable[str]) -> list[Layer]:
-        """List the layers to put at their places: the wanted ones and those below, without which none would work."""
+    def _links(self, plan: Plan, layer: Layer) -> list[str]:
+        return [plan.link(layer, platform).tree.label for platform in plan.platforms(layer)]
+
+    def _places(self, plan: Plan, wanted: Iterable[str]) -> list[Placement]:
+        """Say which layers go to their places: the wanted ones and those below, without which none would work."""
         labels = set(wanted)
-        linked = [layer for layer in self.stack.layers if f"{layer.env_name}/link" in labels]
-        parts = {part for layer in linked for part in (layer, *layer.lower)}
-        return [layer for layer in self.stack.layers if layer in parts]
+        parts = {
+            (part, platform)
+            for layer, platform in self._built(plan, self.stack.layers)
+            if plan.link(layer, platform).tree.label in labels
+            for part in (layer, *layer.lower)
+        }
+        return [
+            Placement(plan.link(layer, platform).tree, self._folder(plan, layer, platform))
+            for layer, platform in self._built(plan, self.stack.layers)
+            if (layer, platform) in parts
+        ]
+
+    def _built(self, plan: Plan, layers: Iterable[Layer]) -> list[tuple[Layer, str]]:
+        """List layers with each platform that they are built for."""
+        return [(layer, platform) for layer in layers for platform in plan.platforms(layer)]
 
     def _archives(self, plan: Plan, layers: Iterable[Layer]) -> list[str]:
-        return [plan.archive(layer).archive.label for layer in layers if buildable(layer, plan.host)]
+        return [plan.archive(layer, platform).archive.label for layer, platform in self._built(plan, layers)]
 
     # -- planning and running ----------------------------------------------------------------------------------------
 
     def _plan(self, settings: Settings, *, format: str = "") -> tuple[Plan, BuildResult | None]:
         """Analyze the stack. Where folders are named after lock versions, locks come first, as a part of the build."""
+        self._check_platforms()
         plan = make_plan(self.stack, self._options, self._build, versions={}, locked=settings.locked, format=format)
         versioned = self._versioned()
         if not versioned:
@@ -271,44 +292,58 @@ class Session:
         for layer in self.stack.of("runtime"):
             path = pin_path(self._build.workspace.root, layer)
             self._outputs.append(path)
-            choice = plan.choices.get(layer.env_name)
-            if choice is not None and choice.pin is not None and plan.runtime(layer).tree.label in result.artifacts:
-                # Pinned only once it has been had: a download that fails must not tie the stack to it.
-                pins.keep(path, plan.host, choice.pin)
+            for platform in plan.platforms(layer):
+                choice = plan.choices[layer.env_name, platform]
+                if choice.pin is not None and plan.runtime(layer, platform).tree.label in result.artifacts:
+                    # Pinned only once it has been had: a download that fails must not tie the stack to it.
+                    pins.keep(path, platform, choice.pin)
         return result
 
-    def _folder(self, plan: Plan, layer: Layer) -> Path:
-        return self._build.workspace.root / self._options.build_dir / plan.target_name(layer)
+    def _check_platforms(self) -> None:
+        """Refuse platforms that no selected layer is for. Raises SpecError."""
+        layers = self._selected()
+        for platform in self._options.platforms:
+            if layers and not any(platform in layer.platforms for layer in layers):
+                known = [name for name in PLATFORMS if any(name in layer.platforms for layer in layers)]
+                raise SpecError.of(
+                    "other-platform",
+                    f"no selected layer is for `{platform}`",
+                    hint=f"they are for {', '.join(f'`{name}`' for name in known)}" if known else None,
+                )
 
-    def _place(self, plan: Plan, layer: Layer) -> Placement:
-        return Placement(plan.link(layer).tree, self._folder(plan, layer))
+    def _folder(self, plan: Plan, layer: Layer, platform: str) -> Path:
+        """Give the place of a layer; those of other platforms have a folder of their own each."""
+        folder = self._build.workspace.root / self._options.build_dir
+        return (folder if platform == plan.host else folder / platform) / plan.target_name(layer)
 
     # -- publishing --------------------------------------------------------------------------------------------------
+
+    @property
+    def _tagged(self) -> bool:
+        return self._options.tag_outputs or len(self._options.platforms) > 1
 
     def _destination(self) -> Path:
         return self._build.workspace.root / self._options.output_dir
 
     def _published_trees(self, plan: Plan, layers: Iterable[Layer]) -> list[Placement]:
         """List the trees to publish where the format is `dir`; the engine knows which of them are there already."""
-        archives = [plan.archive(layer) for layer in layers if buildable(layer, plan.host)]
+        archives = [plan.archive(layer, platform) for layer, platform in self._built(plan, layers)]
+        folder, tagged = self._destination(), self._tagged
         return [
-            Placement(archive.archive, self._destination() / archive.install_target)
-            for archive in archives
-            if archive.format == "dir"
+            Placement(made.archive, tree_path(folder, made.install_target, made.platform, tag_outputs=tagged))
+            for made in archives
+            if made.format == "dir"
         ]
 
-    def _publish(
-        self, plan: Plan, layers: Sequence[Layer], settings: Settings, result: BuildResult, *, tag_outputs: bool
-    ) -> BuildResult:
+    def _publish(self, plan: Plan, layers: Sequence[Layer], settings: Settings, result: BuildResult) -> BuildResult:
         """Write archives and metadata of a build that went well; an archive that the store has lost is made again."""
         if result.exit_code or settings.dry_run:
             return result
-        layers = [layer for layer in layers if buildable(layer, plan.host)]
         self._warn_of_local_runtimes(plan, layers)
 
         def write() -> Sequence[Manifest]:
             cas, published = self._build.store.cas, self._published(plan, layers, result)
-            return publish(cas, self._destination(), published, tag_outputs=tag_outputs, place_trees=False)
+            return publish(cas, self._destination(), published, tag_outputs=self._tagged, place_trees=False)
 
         try:
             manifests = write()
@@ -325,7 +360,8 @@ class Session:
 
     def _warn_of_local_runtimes(self, plan: Plan, layers: Iterable[Layer]) -> None:
         for layer in layers:
-            if layer.kind == "runtime" and plan.runtime(layer).provider == "local":
+            here = layer.kind == "runtime" and plan.host in plan.platforms(layer)
+            if here and plan.runtime(layer, plan.host).provider == "local":
                 warning = Diagnostic(
                     "local-runtime-published",
                     f"`{layer.env_name}` was captured from this machine and needs system libraries as new as its own",
@@ -336,21 +372,21 @@ class Session:
                 self._build.emit(Warned(warning, f"{layer.env_name}/archive"))
 
     def _published(self, plan: Plan, layers: Iterable[Layer], result: BuildResult) -> list[PublishLayer]:
-        return [self._published_layer(plan, layer, result) for layer in layers]
+        return [self._published_layer(plan, layer, platform, result) for layer, platform in self._built(plan, layers)]
 
-    def _published_layer(self, plan: Plan, layer: Layer, result: BuildResult) -> PublishLayer:
-        archive = plan.archive(layer)
+    def _published_layer(self, plan: Plan, layer: Layer, platform: str, result: BuildResult) -> PublishLayer:
+        archive = plan.archive(layer, platform)
         modules = plan.modules.get(layer.env_name)
         return PublishLayer(
             layer=layer.env_name,
             kind=layer.kind,
             install_target=archive.install_target,
-            platform=plan.host,
+            platform=platform,
             format=archive.format,
             artifact=self._build.entry(result.artifacts[archive.archive.label], archive.archive),
             lock=lock_facts(plan.committed(layer).metadata()),
             runtime_layer=plan.target_name(layer.runtime),
-            python_implementation=f"{layer.implementation}@{python_version(layer, plan.setting.chosen)}",
+            python_implementation=f"{layer.implementation}@{plan.runtime(layer, platform).version}",
             required_layers=tuple(plan.target_name(below) for below in layer.below),
             launch_module=self._module(modules.launch) if modules is not None else None,
             support_modules=tuple(self._module(module) for module in modules.support) if modules is not None else (),

@@ -1,7 +1,8 @@
 """From a stack to targets: which rule each part of each layer is, with what attributes, on top of what.
 
 The table of rules. It composes; what the rules do is theirs, and they meet through providers alone. A layer comes to
-the targets `ENV/runtime` (runtimes), `ENV/lock`, `ENV/packages`, `ENV/link` and `ENV/archive`.
+the target `ENV/lock`, and for each platform that is built to `ENV/runtime` (runtimes), `ENV/packages`, `ENV/link` and
+`ENV/archive`, with a suffix `[PLATFORM]` where that is not this machine's.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from strata_rules.spec.load import Layer, Stack
 from strata_rules.spec.modules import ApplicationModules, Module
 from strata_rules.spec.uvconfig import layer_config
 from strata_rules.wheel.fetch import Access
-from strata_rules.wheel.packages import PackagesAttrs, packages
+from strata_rules.wheel.packages import PackagesAttrs, label_of, packages
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What targets are made of beside the stack file; none of it but `host` decides what is built."""
+    """What targets are made of beside the stack file; none of it but `platforms` decides what is built."""
 
     host: str
     """This machine's platform."""
-    chosen: Mapping[str, Chosen]
-    """The runtime of each runtime layer that this machine can build, by environment name."""
+    platforms: tuple[str, ...]
+    """The platforms to build for."""
+    chosen: Mapping[tuple[str, str], Chosen]
+    """The runtimes, by environment name and platform."""
     modules: Mapping[str, ApplicationModules]
     versions: Mapping[str, int]
     """The lock version of each versioned layer."""
@@ -51,11 +54,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """The archive format asked for; empty for what the stack file or the platform says."""
 
 
-def buildable(layer: Layer, host: str) -> bool:
-    """Tell whether a layer is for this machine's platform."""
-    return host in layer.platforms
-
-
 def install_target(layer: Layer, versions: Mapping[str, int]) -> str:
     """Name the folder that a layer is deployed in."""
     return f"{layer.env_name}@{versions.get(layer.env_name, 1)}" if layer.spec.versioned else layer.env_name
@@ -68,27 +66,29 @@ def targets(stack: Stack, setting: Setting) -> Iterator[Target]:
         if not layer.platforms:
             continue
         yield _lock(stack, layer, setting)
-        if buildable(layer, setting.host):
+        for platform in setting.platforms:
+            if platform not in layer.platforms:
+                continue
             if layer.kind == "runtime":
-                yield _runtime(layer, setting)
-            yield _packages(stack, layer, setting, unsure)
-            yield _link(stack, layer, setting)
-            yield _archive(stack, layer, setting)
+                yield _runtime(layer, platform, setting)
+            yield _packages(stack, layer, platform, setting, unsure)
+            yield _link(stack, layer, platform, setting)
+            yield _archive(stack, layer, platform, setting)
 
 
-def _runtime(layer: Layer, setting: Setting) -> Target:
+def _runtime(layer: Layer, platform: str, setting: Setting) -> Target:
     attrs = RuntimeAttrs(
         layer=layer.env_name,
-        platform=setting.host,
+        platform=platform,
         host=setting.host,
         implementation=layer.implementation,
-        chosen=setting.chosen[layer.env_name],
+        chosen=setting.chosen[layer.env_name, platform],
         pin_path=pin_path(setting.access.workspace, layer),
         network=setting.access.network,
         folder_for_parts=setting.access.parts,
         place=layer.place("python_implementation"),
     )
-    return Target(name=f"{layer.env_name}/runtime", rule=runtime, attrs=attrs)
+    return Target(name=label_of(layer.env_name, "runtime", platform, setting.host), rule=runtime, attrs=attrs)
 
 
 def pin_path(root: Path, layer: Layer) -> Path:
@@ -96,17 +96,17 @@ def pin_path(root: Path, layer: Layer) -> Path:
     return root / LOCK_FOLDER / layer.env_name / f"runtime.{layer.env_name}.json"
 
 
-def python_version(layer: Layer, chosen: Mapping[str, Chosen]) -> str:
-    """Give the `X.Y.Z` that a layer is built for: that of the runtime chosen here, else what the stack file says."""
-    choice = chosen.get(layer.runtime.env_name)
-    return choice.version if choice is not None else layer.version
+def locked_python(layer: Layer, setting: Setting) -> str:
+    """Give the `X.Y` that a layer is locked for: that of this machine's runtime, else what the stack file says."""
+    choice = setting.chosen.get((layer.runtime.env_name, setting.host))
+    return ".".join((choice.version if choice is not None else layer.version).split(".")[:2])
 
 
 def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
     request = Request(
         layer=layer.env_name,
         requirements=layer.spec.requirements,
-        python=".".join(python_version(layer, setting.chosen).split(".")[:2]),
+        python=locked_python(layer, setting),
         platforms=layer.platforms,
         linux_target=layer.linux_target,
         macosx_target=layer.macosx_target,
@@ -139,10 +139,10 @@ def _locks_below(layer: Layer) -> Iterable[str]:
         yield from (f"{below.env_name}/lock" for below in layer.below)
 
 
-def _packages(stack: Stack, layer: Layer, setting: Setting, unsure: frozenset[str]) -> Target:
+def _packages(stack: Stack, layer: Layer, platform: str, setting: Setting, unsure: frozenset[str]) -> Target:
     attrs = PackagesAttrs(
         layer=layer.env_name,
-        platform=setting.host,
+        platform=platform,
         host=setting.host,
         linux_target=layer.linux_target,
         macosx_target=layer.macosx_target,
@@ -155,8 +155,10 @@ def _packages(stack: Stack, layer: Layer, setting: Setting, unsure: frozenset[st
         contested=unsure,
         place=layer.place("requirements"),
     )
-    deps = (f"{layer.env_name}/lock", f"{layer.runtime.env_name}/runtime", *_locks_below(layer))
-    return Target(name=f"{layer.env_name}/packages", rule=packages, attrs=attrs, deps=deps)
+    base = label_of(layer.runtime.env_name, "runtime", platform, setting.host)
+    deps = (f"{layer.env_name}/lock", base, *_locks_below(layer))
+    name = label_of(layer.env_name, "packages", platform, setting.host)
+    return Target(name=name, rule=packages, attrs=attrs, deps=deps)
 
 
 def contested(stack: Stack) -> frozenset[str]:
@@ -173,38 +175,44 @@ def contested(stack: Stack) -> frozenset[str]:
     return frozenset(name for name, indexes in origins.items() if len(indexes) > 1)
 
 
-def _link(stack: Stack, layer: Layer, setting: Setting) -> Target:
+def _link(stack: Stack, layer: Layer, platform: str, setting: Setting) -> Target:
     modules = setting.modules.get(layer.env_name)
     attrs = LinkAttrs(
         layer=layer.env_name,
         install_target=install_target(layer, setting.versions),
         kind=layer.kind,
-        platform=setting.host,
+        platform=platform,
         host=setting.host,
         dynlib=stack.strata.dynlib,
         dynlib_exclude=layer.spec.dynlib_exclude,
         launch=_module(modules.launch) if modules is not None else None,
         support=tuple(_module(module) for module in modules.support) if modules is not None else (),
     )
-    below = tuple(f"{lower.env_name}/link" for lower in layer.lower)
-    deps = (f"{layer.env_name}/packages", f"{layer.runtime.env_name}/runtime", *below)
-    return Target(name=f"{layer.env_name}/link", rule=link, attrs=attrs, deps=deps)
+
+    def name(part: Layer, action: str) -> str:
+        return label_of(part.env_name, action, platform, setting.host)
+
+    below = tuple(name(lower, "link") for lower in layer.lower)
+    deps = (name(layer, "packages"), name(layer.runtime, "runtime"), *below)
+    return Target(name=name(layer, "link"), rule=link, attrs=attrs, deps=deps)
 
 
 def _module(module: Module) -> link_rule.Module:
     return link_rule.Module(module.import_name, module.input)
 
 
-def _archive(stack: Stack, layer: Layer, setting: Setting) -> Target:
+def _archive(stack: Stack, layer: Layer, platform: str, setting: Setting) -> Target:
     options = stack.strata.archive
     attrs = ArchiveAttrs(
         layer=layer.env_name,
-        platform=setting.host,
+        platform=platform,
         host=setting.host,
         format=setting.format or options.format or "",
         level=options.level if not setting.format or setting.format == options.format else None,
     )
-    return Target(name=f"{layer.env_name}/archive", rule=archive, attrs=attrs, deps=(f"{layer.env_name}/link",))
+    name = label_of(layer.env_name, "archive", platform, setting.host)
+    deps = (label_of(layer.env_name, "link", platform, setting.host),)
+    return Target(name=name, rule=archive, attrs=attrs, deps=deps)
 
 
 def launch_module(layer: Layer) -> str:

@@ -62,9 +62,7 @@ def command(
         settings,
         spec,
         given,
-        lambda session: session.build(
-            labels, build_settings(given, force), publish=publish, tag_outputs=given.tag_outputs
-        ),
+        lambda session: session.build(labels, build_settings(given, force), publish=publish),
         document=None if force else document,
     )
     if given.as_json:

@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 from strata_rules.cli.completion import complete_labels, complete_layers
+from strata_rules.platforms import PLATFORMS
+from strata_rules.spec.source import did_you_mean
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,6 +28,7 @@ class Given:
     build_dir: Path = Path("_build")
     output_dir: Path = Path("_artifacts")
     tag_outputs: bool = False
+    platform: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     local_wheels: tuple[Path, ...] = ()
     index: bool = True
@@ -53,6 +56,19 @@ def _flag(name: str, text: str, *, default: bool = False) -> Decorator:
     return click.option(f"--{name}/--no-{name}", default=default, help=text)
 
 
+def _platforms(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if name not in PLATFORMS:
+            near = did_you_mean(name, PLATFORMS)
+            known = near or f"platforms are {', '.join(f'`{each}`' for each in PLATFORMS)}"
+            raise click.BadParameter(f"there is no platform `{name}`: {known}", ctx, parameter)
+    return tuple(dict.fromkeys(value))
+
+
+def _complete_platforms(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in PLATFORMS if name.startswith(incomplete)]
+
+
 OPTIONS: dict[str, Decorator] = {
     "include": click.option(
         "--include",
@@ -60,6 +76,14 @@ OPTIONS: dict[str, Decorator] = {
         multiple=True,
         shell_complete=complete_layers,
         help="Only layers whose name matches, such as `app-*`; may be repeated.",
+    ),
+    "platform": click.option(
+        "--platform",
+        metavar="PLATFORM",
+        multiple=True,
+        callback=_platforms,
+        shell_complete=_complete_platforms,
+        help="Build for this platform instead of this machine's, such as `win_amd64`; may be repeated.",
     ),
     "locked": _flag("locked", "Refuse to lock: a lock that does not fit the stack is an error."),
     "offline": _flag("offline", "Use no network."),
@@ -99,6 +123,7 @@ BUILDING = (
     "jobs",
     "keep_going",
     "include",
+    "platform",
     "build_dir",
     "output_dir",
     "tag_outputs",

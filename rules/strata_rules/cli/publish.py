@@ -43,9 +43,7 @@ def command(settings: Settings, spec: str | None, given: Given, format_: str | N
         settings,
         spec,
         given,
-        lambda session: session.publish(
-            build_settings(given, ARCHIVES if force else ()), tag_outputs=given.tag_outputs, format=format_
-        ),
+        lambda session: session.publish(build_settings(given, ARCHIVES if force else ()), format=format_),
         document=None if force else document,
     )
     if given.as_json:

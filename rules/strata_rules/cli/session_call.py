@@ -43,6 +43,8 @@ def session_options(given: Given) -> SessionOptions:
         local_wheels=given.local_wheels,
         index=given.index,
         offline=given.offline,
+        platforms=given.platform,
+        tag_outputs=given.tag_outputs,
     )
 
 
