@@ -122,7 +122,7 @@ def make_plan(
         chosen={name: choice.chosen for name, choice in choices.items()},
         modules=modules,
         versions=versions,
-        access=Access(network, store / "parts", root, local_wheels),
+        access=Access(network, store / "parts", root),
         uv_cache=store / "uv",
         environ=os.environ,
         upgrade=upgrade,

@@ -18,7 +18,7 @@ from strata_engine.rule import Target
 from strata_rules.archive.rule import ArchiveAttrs, archive
 from strata_rules.link import rule as link_rule
 from strata_rules.link.rule import LinkAttrs, link
-from strata_rules.lock.request import LOCK_FOLDER, Request
+from strata_rules.lock.request import LOCK_FOLDER, Request, wheel_folders
 from strata_rules.lock.resolve import Beside
 from strata_rules.lock.rule import LockAttrs, lock
 from strata_rules.runtime.choose import Chosen
@@ -140,6 +140,9 @@ def _locks_below(layer: Layer) -> Iterable[str]:
 
 
 def _packages(stack: Stack, layer: Layer, platform: str, setting: Setting, unsure: frozenset[str]) -> Target:
+    # Whatever the lock may choose from may be fetched from, wherever it lies.
+    config = layer_config(stack, layer, no_index=setting.no_index, local_wheels=setting.local_wheels)
+    folders = tuple(folder.path for folder in wheel_folders(config, setting.environ))
     attrs = PackagesAttrs(
         layer=layer.env_name,
         platform=platform,
@@ -148,7 +151,7 @@ def _packages(stack: Stack, layer: Layer, platform: str, setting: Setting, unsur
         macosx_target=layer.macosx_target,
         lock_folder=setting.access.workspace / LOCK_FOLDER / layer.env_name,
         lock_file=f"{LOCK_FOLDER}/{layer.env_name}/pylock.{layer.env_name.replace('.', '_')}.toml",
-        access=setting.access,
+        access=setting.access._replace(wheel_folders=folders),
         is_runtime=layer.kind == "runtime",
         entry_points=stack.strata.entry_points,
         refuse_conflicts=stack.strata.conflicts == "error",
