@@ -130,10 +130,9 @@ def module_hash(store: Store, file_name: str, node: Node) -> str:
 
 
 def _hash_folder(store: Store, name: str, tree: Tree, writer: DigestWriter) -> None:
-    """Hash names and content hashes, top down; a folder without files of its own is not mentioned."""
+    """Hash names and content hashes, top down. Folders without any file in them are not in a tree, and count nothing."""
     directory = store.load(tree.root)
-    if directory.files:
-        writer.update(name.encode())
+    writer.update(name.encode())
     for file in sorted(directory.files, key=lambda file: file.name):
         writer.update(f"{file.name}sha256:{file.digest.hash}".encode())
     for folder in sorted(directory.directories, key=lambda folder: folder.name):

@@ -96,8 +96,7 @@ def reference(path: Path) -> str:
     said = ""
     for folder, subfolders, names in os.walk(path):
         subfolders.sort()
-        if names:
-            said += Path(folder).name
+        said += Path(folder).name
         for name in sorted(names):
             said += name + content[Path(folder, name)]
     return "sha256/" + hashlib.sha256(said.encode()).hexdigest()
