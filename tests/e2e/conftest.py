@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+import uv
+from conftest import uv_environ
+from runtimes import OWN, interpreters
 from space import Space, copy_tree, write_stack
+
+ROOT = Path(__file__).resolve().parents[2]
+MINOR = OWN.rpartition(".")[0]
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +57,21 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("CI", "GITHUB_ACTIONS", "FORCE_COLOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STRATA_CACHE_DIR", str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an environment with the project in it, for a Python of another minor version; it is kept for the session."""
+    others = [found for found in interpreters() if found.python != MINOR]
+    if not others:
+        pytest.skip(f"this machine has no CPython from 3.11 on besides {MINOR}")
+    folder = tmp_path_factory.mktemp("other-python") / "venv"
+    tool = uv.find_uv_bin()
+    python = folder / "bin" / "python"
+    for command in (
+        [tool, "venv", "--no-project", "--python", others[0].executable, str(folder)],
+        [tool, "pip", "install", "--no-config", "--python", str(python), "--editable", str(ROOT)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=uv_environ())
+        assert done.returncode == 0, done.stderr
+    return python

@@ -13,13 +13,7 @@ from typing import NamedTuple
 import fixed_stack
 import msgspec
 import pytest
-import uv
-from conftest import uv_environ
 from fixed_stack import Made
-from runtimes import interpreters
-
-ROOT = Path(__file__).resolve().parents[2]
-MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Host(NamedTuple):
@@ -31,24 +25,6 @@ class Host(NamedTuple):
 
 HERE = Host(0o022, {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"})
 ELSEWHERE = Host(0o077, {"TZ": "Pacific/Chatham", "LC_ALL": "C", "PYTHONHASHSEED": "4711", "PYTHONUTF8": "0"})
-
-
-@pytest.fixture(scope="session")
-def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an environment with the project in it, for a Python of another minor version; it is kept for the session."""
-    others = [found for found in interpreters() if found.python != MINOR]
-    if not others:
-        pytest.skip(f"this machine has no CPython from 3.11 on besides {MINOR}")
-    folder = tmp_path_factory.mktemp("other-python") / "venv"
-    tool = uv.find_uv_bin()
-    python = folder / "bin" / "python"
-    for command in (
-        [tool, "venv", "--no-project", "--python", others[0].executable, str(folder)],
-        [tool, "pip", "install", "--no-config", "--python", str(python), "--editable", str(ROOT)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=uv_environ())
-        assert done.returncode == 0, done.stderr
-    return python
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from native import EXTENSION, compiled, needs_gcc
 
 from strata_engine.action import Action, Literal, Ref, Stored
 from strata_engine.place import place
@@ -31,7 +31,6 @@ SITE = f"lib/python{VERSION}/site-packages"
 HOST = "linux_x86_64"
 
 posix = pytest.mark.skipif(sys.platform != "linux", reason="runs layers for Linux")
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 
 
 class Stack:
@@ -240,28 +239,6 @@ def test_layers_that_are_not_where_they_belong_say_so(stack: Stack, tmp_path: Pa
     said = refused(python)
     assert str(home) in said
     assert "side by side" in said
-
-
-def compiled(folder: Path, name: str, source: str, *flags: str) -> bytes:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "a.c").write_text(source)
-    out = folder / name
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(out), str(folder / "a.c"), *flags], check=True)
-    return out.read_bytes()
-
-
-EXTENSION = """
-#include <stddef.h>
-typedef struct { size_t a[2]; } head;  /* of PyModuleDef_Base, whose rest is zero */
-extern void *PyModule_Create2(void *, int);
-extern void *PyLong_FromLong(long);
-extern int bar(void);
-static void *value(void *self, void *args) { return PyLong_FromLong(bar()); }
-static struct { const char *name; void *call; int flags; const char *doc; } methods[] = {{"value", value, 4, 0}, {0}};
-static struct { size_t base[5]; const char *name; const char *doc; size_t size; void *methods; void *rest[4]; }
-    module = {{1, 0, 0, 0, 0}, "_fooext", 0, -1, methods};
-void *PyInit__fooext(void) { return PyModule_Create2(&module, 1013); }
-"""
 
 
 @posix
