@@ -40,10 +40,12 @@ def is_windows(platform: str) -> bool:
     return platform.startswith("win_")
 
 
-def layout(platform: str, python: str) -> Layout:
+def layout(platform: str, python: str, implementation: str = "cpython") -> Layout:
     """Give the layout for a target platform (`linux_x86_64`) and a Python version `X.Y`."""
     if is_windows(platform):
         site = "Lib/site-packages"
         return Layout(site, site, "Scripts", "", "Include", "Scripts/python.exe", "python.exe")
-    site = f"lib/python{python}/site-packages"
+    # PyPy has its library in a folder of its own name, on Windows as little as CPython.
+    name = "python" if implementation == "cpython" else implementation
+    site = f"lib/{name}{python}/site-packages"
     return Layout(site, site, "bin", "", f"include/site/python{python}", "bin/python", "bin/python")

@@ -142,7 +142,8 @@ def test_an_archive_is_what_the_spec_names_and_its_login_stays_out_of_the_pin(ri
     rim.pin(choice.pin)
     assert rim.choose(providers=("archive",), url=url, sha256=SHA).pin is None
     assert rim.choose(providers=("archive",), url=url, sha256=OTHER).pin is not None
-    assert error_of(rim, upgrade=True, providers=("archive",), url=url)[2].endswith("it needs `url` and `sha256`")
+    said = error_of(rim, upgrade=True, providers=("archive",), url=url)[2]
+    assert said.endswith("it needs `url` and `sha256` for `linux_x86_64`")
 
 
 def test_a_list_gives_the_first_that_works_and_says_why(rim: Rim) -> None:
@@ -153,7 +154,7 @@ def test_a_list_gives_the_first_that_works_and_says_why(rim: Rim) -> None:
     rim.python = True
     choice = rim.choose(providers=("local", "pbs"), accept=">=3.11", platform="win_amd64")
     assert isinstance(choice.chosen, PbsChoice)
-    assert choice.sentence.endswith("since `local`: this machine is `linux_x86_64`")
+    assert choice.sentence.endswith("since `local`: it takes a Python of this machine, which is `linux_x86_64`")
     rim.python = False
     kind, id_, text = error_of(rim, providers=("local", "pbs"), python_implementation="cpython@3.12.999")
     assert (kind, id_) == (HostError, "no-runtime")
@@ -161,7 +162,62 @@ def test_a_list_gives_the_first_that_works_and_says_why(rim: Rim) -> None:
         "no runtime for `rt` on `linux_x86_64`: no provider works",
         "`local`: no CPython here fits `==3.12.999`",
         "`pbs`: the table of python-build-standalone has no cpython@3.12.999 for this platform",
+        text.splitlines()[-1],
     ]
+    assert "3.12.9" in text.splitlines()[-1].split(" for ")[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"providers": ("local",), "accept": ">=3.11"},
+            ["it takes a Python of this machine", '`provider = ["local", "pbs"]`', "`url = { win_amd64 ="],
+        ),
+        ({"providers": ("local", "archive")}, ["`archive`: it needs `url` and `sha256` for `win_amd64`"]),
+        (
+            {"platform": "win_arm64", "python_implementation": "cpython@3.11.4"},
+            ["has no cpython@3.11.4 for this platform", "it has 3.11."],
+        ),
+        ({"platform": "win_arm64", "python_implementation": "pypy@3.11.13"}, ["has no pypy@3.11.13 for this platform"]),
+    ],
+)
+def test_a_runtime_that_cannot_be_had_here_for_another_platform(
+    rim: Rim, fields: dict[str, Any], said: list[str]
+) -> None:
+    with pytest.raises(SpecError) as error:
+        rim.choose(**{"platform": "win_amd64"} | fields)
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.id == "no-runtime"
+    text = "\n".join([diagnostic.message, *diagnostic.notes, diagnostic.hint or ""])
+    assert [part for part in said if part not in text] == [], text
+    assert "STRATA_PYTHON" not in text
+
+
+@pytest.mark.parametrize("platform", ["macosx_arm64", "macosx_x86_64", "win_amd64"])
+def test_pypy_is_found_for_other_platforms(rim: Rim, platform: str) -> None:
+    choice = rim.choose(platform=platform, python_implementation="pypy@3.11.13").chosen
+    assert isinstance(choice, PbsChoice)
+    assert choice.url.endswith({"win_amd64": "-win64.zip"}.get(platform, f"-{platform.replace('sx', 's', 1)}.tar.bz2"))
+
+
+def test_each_platform_has_a_pin_of_its_own_in_one_file(rim: Rim) -> None:
+    for platform in PLATFORMS[2:]:
+        choice = rim.choose(platform=platform)
+        assert choice.pin is not None
+        rim.pin(choice.pin, platform)
+    rim.pin(ArchivePin("3.12.9", "https://host.example/mac", SHA), "macosx_arm64")
+    assert len({pin.sha256 for pin in parse(rim.pin_path.read_bytes(), "x").values() if isinstance(pin, PbsPin)}) == 3
+    assert all(rim.choose(platform=platform, locked=True).pin is None for platform in PLATFORMS[2:4])
+    # Its provider is not asked for any more: chosen anew, and the others keep theirs.
+    assert isinstance(rim.choose(platform="macosx_arm64").chosen, PbsChoice)
+
+
+def test_what_another_machine_captured_is_never_looked_for_on_this_one(rim: Rim) -> None:
+    rim.pin(LocalPin("3.12.9", "cpython-3.12.9-x", f"{OTHER}/1"), "macosx_arm64")
+    choice = rim.choose(platform="macosx_arm64", providers=("local",), locked=True)
+    assert isinstance(choice.chosen, LocalChoice)
+    assert choice.chosen.find().interpreters == ()
 
 
 @pytest.mark.skipif(not interpreters(), reason="no CPython here can be a runtime")

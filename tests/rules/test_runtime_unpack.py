@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from runtimes import interpreters, pbs_archive
+from runtimes import foreign_archive, interpreters, pbs_archive
 
 from strata_engine.action import Ref
 from strata_engine.errors import SpecError
 from strata_engine.place import place
 from strata_engine.tree import File, Node, Symlink, Tree, assemble, entries, lookup
+from strata_rules.platforms import PLATFORMS
+from strata_rules.runtime.facts import facts_of
 from strata_rules.runtime.unpack import Unpacking, normalise, unpack_action
 
 if TYPE_CHECKING:
@@ -140,6 +142,74 @@ def test_a_windows_archive_is_unpacked_on_any_host(bench: Bench) -> None:
     }
     with pytest.raises(SpecError, match="no Python for this platform: no `bin/python`"):
         unpack(bench, raw.getvalue(), "3.12.9", "linux_x86_64")
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("version", ["3.12.9", "3.13.2"])
+def test_archives_for_all_platforms_are_unpacked_here(
+    bench: Bench, tmp_path: Path, platform: str, version: str
+) -> None:
+    archive, _ = foreign_archive(tmp_path, platform, version)
+    output = unpack(bench, archive.read_bytes(), version, platform)
+    nodes = dict(entries(bench.store, tree_in(bench, output)))
+    files = {path: node for path, node in nodes.items() if isinstance(node, File)}
+    links = {path: node.target for path, node in nodes.items() if isinstance(node, Symlink)}
+    python, facts = version.rpartition(".")[0], facts_in(bench, output)
+    assert not [path for path in nodes if "pip" in path and "ensurepip" not in path]
+    assert not [path for path in nodes if "__pycache__" in path]
+    assert (facts["platform"], facts["version"], facts["implementation"]) == (platform, version, "cpython")
+    if platform.startswith("win_"):
+        launcher = "venvlauncher" if python == "3.13" else "python"
+        assert {f"Lib/venv/scripts/nt/{launcher}.exe", "Lib/site-packages/README.txt", "vcruntime140.dll"} <= set(files)
+        assert not links
+        assert "Scripts" not in nodes
+        assert files["python.exe"].executable
+        assert (facts["interpreter"], facts["interpreters"]) == ("python.exe", ["python.exe", "pythonw.exe"])
+        assert facts["site_packages"] == "Lib/site-packages"
+        return
+    assert links["bin/python"] == links["bin/python3"] == f"python{python}"
+    mac = platform.startswith("macosx_")
+    library = f"lib/libpython{python}.dylib" if mac else f"lib/libpython{python}.so.1.0"
+    assert {path for path, node in files.items() if node.executable} == {
+        f"bin/python{python}",
+        f"bin/python{python}-config",
+        "bin/idle3",
+        library,
+    }
+    # What the publisher tested is what is used: no prefix is rewritten, and ncurses keeps its names.
+    assert [path for path in files if "_sysconfigdata_" in path]
+    assert {"share/terminfo/2/2621A", "share/terminfo/2/2621a"} <= set(files)
+    assert facts["interpreters"] == ["bin/python", "bin/python3", f"bin/python{python}"]
+    assert facts["site_packages"] == f"lib/python{python}/site-packages"
+    assert ("system_libraries" in facts) == (not mac)
+
+
+def test_pypy_has_folders_and_programs_of_its_own(bench: Bench) -> None:
+    def made(platform: str, *paths: str) -> dict[str, Node]:
+        x = File(bench.store.put(b"x"))
+        nodes: dict[str, Node] = {f"pypy3.11-v7.3.20-x/{path}": x for path in paths}
+        return normalise(bench.store, nodes, implementation="pypy", version="3.11.13", platform=platform)
+
+    mac = made("macosx_arm64", "bin/pypy3.11", "bin/pypy3", "lib/pypy3.11/os.py")
+    assert mac["bin/python"] == Symlink("pypy3")
+    assert mac["bin/pypy3"] == File(bench.store.put(b"x"), True), "a runtime that cannot be started is none"
+    windows = made("win_amd64", "pypy3.exe", "pypyw.exe", "Lib/os.py", "libpypy3.11-c.dll")
+    assert windows["python.exe"] == windows["pypy3.exe"]
+    for platform, nodes, site in (
+        ("macosx_arm64", mac, "lib/pypy3.11/site-packages"),
+        ("win_amd64", windows, "Lib/site-packages"),
+    ):
+        facts = json.loads(
+            facts_of(
+                bench.store,
+                assemble(bench.store, nodes),
+                implementation="pypy",
+                version="3.11.13",
+                platform=platform,
+            )
+        )
+        assert facts["site_packages"] == site
+        assert facts["interpreter"] in facts["interpreters"]
 
 
 @pytest.mark.parametrize("root", ["", "python/", "odd name/", "python/install/"])

@@ -33,7 +33,7 @@ WINDOWS_LAUNCHERS = {
     "python.exe": ("Lib/venv/scripts/nt/venvlauncher.exe", "Lib/venv/scripts/nt/python.exe"),
     "pythonw.exe": ("Lib/venv/scripts/nt/venvwlauncher.exe", "Lib/venv/scripts/nt/pythonw.exe"),
 }
-"""What `python -m venv` copies into `Scripts`: names before and since CPython 3.13."""
+"""What `python -m venv` copies into `Scripts`: names since CPython 3.13, and before."""
 
 
 class Module(msgspec.Struct, frozen=True):
@@ -108,6 +108,8 @@ def link_action(
     }
     for number, info in enumerate(lower):
         inputs[f"lower/{number:04d}-{info.install_target}/libraries.json"] = info.libraries
+    if runtime.implementation != "cpython":
+        params["implementation"] = runtime.implementation
     if attrs.launch is not None:
         params["launch_module"] = attrs.launch.name
         inputs[f"modules/{attrs.launch.name}"] = attrs.launch.content
@@ -184,7 +186,7 @@ def _wanted(params: Mapping[str, Json]) -> _Wanted:
         launcher=params["dynlib"] == "launcher",
         exclude=tuple(map(str, exclude)),
         launch_module=str(params.get("launch_module", "")),
-        places=layout(platform, python),
+        places=layout(platform, python, str(params.get("implementation", "cpython"))),
     )
 
 

@@ -158,14 +158,24 @@ def _fresh(wanted: Wanted, host: Host, observed: list[Path]) -> Choice:
         f"no runtime for `{wanted.layer}` on `{wanted.platform}`: {single}",
         wanted.place,
         (*(reasons if len(reasons) > 1 else ()), *notes),
-        _hint(wanted),
+        _hint(wanted, host),
     )
-    raise (HostError if "local" in wanted.providers else SpecError)(diagnostic)
+    # Another Python on this machine could help, but never for another platform.
+    raise (HostError if _may_be_local(wanted, host) else SpecError)(diagnostic)
 
 
-def _hint(wanted: Wanted) -> str:
-    if "local" in wanted.providers:
+def _may_be_local(wanted: Wanted, host: Host) -> bool:
+    return "local" in wanted.providers and wanted.platform == host.platform
+
+
+def _hint(wanted: Wanted, host: Host) -> str:
+    if _may_be_local(wanted, host):
         return 'widen `accept`, name an interpreter in `STRATA_PYTHON`, or add `"pbs"` to the providers'
+    if "pbs" not in wanted.providers:
+        return (
+            f'name providers for other platforms too, such as `provider = ["{wanted.providers[0]}", "pbs"]`, or an '
+            f'`archive` with `url = {{ {wanted.platform} = "…" }}` and its `sha256`'
+        )
     return 'choose a version that python-build-standalone has, or set `url` and `sha256` with `provider = "archive"`'
 
 
@@ -258,9 +268,9 @@ def _try_pbs(wanted: Wanted, host: Host, observed: list[Path]) -> PbsChoice:
 
     build = table.find(wanted.implementation, wanted.version, wanted.platform, host.environ, read)
     if build is None:
-        raise _Unavailable(
-            f"the table of python-build-standalone has no {wanted.python_implementation} for this platform"
-        )
+        why = f"the table of python-build-standalone has no {wanted.python_implementation} for this platform"
+        others = table.versions(wanted.implementation, wanted.version, wanted.platform, host.environ)[:8]
+        raise _Unavailable(why, (f"it has {', '.join(others)} for `{wanted.platform}`",) if others else ())
     # The spec's sha256 belongs to its url where it names one; `archive` is the provider for that.
     sha256 = build.sha256 or ("" if wanted.url else wanted.sha256)
     if not sha256:
@@ -274,13 +284,13 @@ def _try_pbs(wanted: Wanted, host: Host, observed: list[Path]) -> PbsChoice:
 
 def _try_archive(wanted: Wanted, host: Host, observed: list[Path]) -> ArchiveChoice:  # noqa: ARG001 (as the others)
     if not wanted.url or not wanted.sha256:
-        raise _Unavailable("it needs `url` and `sha256`")
+        raise _Unavailable(f"it needs `url` and `sha256` for `{wanted.platform}`")
     return ArchiveChoice(version=wanted.version, url=wanted.url, sha256=wanted.sha256)
 
 
 def _try_local(wanted: Wanted, host: Host, observed: list[Path]) -> LocalChoice:
     if wanted.platform != host.platform:
-        raise _Unavailable(f"this machine is `{host.platform}`")
+        raise _Unavailable(f"it takes a Python of this machine, which is `{host.platform}`")
     if wanted.implementation != "cpython":
         raise _Unavailable("only CPython can be captured")
     found = _discover(wanted, host)
@@ -297,6 +307,8 @@ def _try_local(wanted: Wanted, host: Host, observed: list[Path]) -> LocalChoice:
 
 
 def _discover(wanted: Wanted, host: Host) -> Found:
+    if wanted.platform != host.platform:
+        return Found((), (), ())  # pinned on another machine, and never captured on this one
     return discover(_accept(wanted), wanted.version, environ=host.environ, probe=host.probe)
 
 

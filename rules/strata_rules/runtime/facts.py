@@ -25,7 +25,7 @@ def facts_of(store: Store, tree: Tree, *, implementation: str, version: str, pla
     """Describe a runtime tree as canonical JSON."""
     python = ".".join(version.split(".")[:2])
     nodes = dict(entries(store, tree))
-    places = layout(platform, python)
+    places = layout(platform, python, implementation)
     facts: dict[str, Any] = {
         "schema": SCHEMA,
         "implementation": implementation,
@@ -43,7 +43,7 @@ def facts_of(store: Store, tree: Tree, *, implementation: str, version: str, pla
 
 def _is_interpreter(path: str, platform: str) -> bool:
     if is_windows(platform):
-        return re.fullmatch(r"pythonw?(\d[\d.]*)?\.exe", path) is not None
+        return re.fullmatch(r"(python|pypy)w?(\d[\d.]*)?\.exe", path) is not None
     return re.fullmatch(r"bin/(python|pypy)(\d[\d.]*)?", path) is not None
 
 

@@ -7,7 +7,7 @@ platform (the stripped one where there is one) and one full build.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -47,17 +47,33 @@ def find(
     table = environ.get("UV_PYTHON_DOWNLOADS_JSON_URL", "")
     if table:
         return _find_in_uv_table(_read_uv_table(table, read), implementation, version, platform)
+    wanted = tuple(int(part) for part in version.split("."))
+    for known, found in _known(implementation, platform, environ.get("PBS_INSTALLER_BASE_URL") or None):
+        if known == wanted:
+            return found
+    return None
+
+
+def versions(implementation: str, near: str, platform: str, environ: Mapping[str, str]) -> list[str]:
+    """List the versions of the same `X.Y` that pbs-installer's table has for a target platform, the newest first."""
+    if environ.get("UV_PYTHON_DOWNLOADS_JSON_URL"):
+        return []
+    series = tuple(int(part) for part in near.split(".")[:2])
+    found = {known for known, _ in _known(implementation, platform, None) if known[:2] == series}
+    return [".".join(map(str, known)) for known in sorted(found, reverse=True)]
+
+
+def _known(implementation: str, platform: str, base: str | None) -> Iterator[tuple[tuple[int, ...], Build]]:
     # Reading the table costs tens of milliseconds, and a pinned runtime never asks.
     from pbs_installer._versions import get_python_versions  # noqa: PLC0415
 
     system, arch = _names(platform)
-    for known, files in get_python_versions(environ.get("PBS_INSTALLER_BASE_URL") or None).items():
+    for known, files in get_python_versions(base).items():
         if (known.implementation, known.freethreaded) != (implementation, False):
             continue
-        if (known.major, known.minor, known.micro) == tuple(int(part) for part in version.split(".")):
-            found = files.get((system, arch, True)) or files.get((system, arch, False))
-            return Build(found[0], found[1] or None) if found else None
-    return None
+        found = files.get((system, arch, True)) or files.get((system, arch, False))
+        if found:
+            yield (known.major, known.minor, known.micro), Build(found[0], found[1] or None)
 
 
 def candidates(url: str, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 It does not know who published the archive. Normalised means: the runtime's own folder is the root; pip, setuptools and
 wheel are gone as if uninstalled (venvstacks does so), and so is bytecode, which would be of another machine; there is
-a `bin/python`. Nothing is added or rewritten beyond that, so what the publisher tested is what is used.
+a `bin/python` that can be executed, or a `python.exe`. Nothing is added or rewritten beyond that, so what the
+publisher tested is what is used.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from strata_rules.layout import Layout, is_windows, layout
 from strata_rules.runtime.extract import check_case, check_links, read_archive
 from strata_rules.runtime.facts import facts_of, version_of
 
-VERSION = 1
+VERSION = 2
 
 _REMOVED = frozenset({"pip", "setuptools", "wheel"})
 _REMOVED_MODULES = {
@@ -36,7 +37,7 @@ _REMOVED_SCRIPTS = {
 }
 _DIST_INFO = re.compile(r"([A-Za-z0-9]+)-[^/]+\.(?:dist|egg)-info")
 _TERMINFO = "share/terminfo/"
-"""ncurses' database has folders that differ in case; python-build-standalone ships it for Linux."""
+"""ncurses' database has names that differ in case; python-build-standalone ships it for Linux and macOS."""
 
 
 class Unpacking(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,21 +95,28 @@ def normalise(
     interpreters = _interpreters(python, platform)
     nodes = _from_root(nodes, interpreters)
     check_links(nodes)
-    check_case(nodes, _TERMINFO if platform.startswith("linux_") else "")
+    check_case(nodes, "" if is_windows(platform) else _TERMINFO)
     nodes = {path: node for path, node in nodes.items() if not _is_bytecode(path)}
     _check_version(store, nodes, implementation, version, platform)
-    for path in _installed(store, nodes, layout(platform, python)):
+    for path in _installed(store, nodes, layout(platform, python, implementation)):
         nodes.pop(path, None)
-    if interpreters[0] not in nodes:
-        there = next(path for path in interpreters if path in nodes)
-        nodes[interpreters[0]] = Symlink(posixpath.basename(there))
+    there = next(path for path in interpreters if path in nodes)
+    if there != interpreters[0]:
+        # Windows unpacks no symlinks without privileges.
+        nodes[interpreters[0]] = nodes[there] if is_windows(platform) else Symlink(posixpath.basename(there))
+    if not is_windows(platform):
+        nodes |= {
+            path: File(node.digest, executable=True)
+            for path in interpreters
+            if isinstance(node := nodes.get(path), File)
+        }
     return nodes
 
 
 def _interpreters(python: str, platform: str) -> tuple[str, ...]:
     """List where an interpreter may stand in a runtime; the first is where it is looked for."""
     if is_windows(platform):
-        return ("python.exe",)
+        return "python.exe", "pypy3.exe", "pypy.exe"
     return "bin/python", f"bin/python{python}", "bin/python3", "bin/pypy3", "bin/pypy"
 
 

@@ -73,6 +73,7 @@ def packages(ctx: RuleContext) -> tuple[InstallInfo]:
             lock,
             platform=attrs.platform,
             python_version=runtime.version,
+            implementation=runtime.implementation,
             linux_target=attrs.linux_target,
             macosx_target=attrs.macosx_target,
             place=attrs.place,
@@ -122,7 +123,7 @@ def _install(attrs: PackagesAttrs, label: str, runtime: RuntimeInfo, wheels: lis
     return install_action(
         label,
         wheels=wheels,
-        layout=layout.layout(attrs.platform, runtime.python),
+        layout=layout.layout(attrs.platform, runtime.python, runtime.implementation),
         python=runtime.python,
         runtime=runtime.tree if attrs.is_runtime else None,
         entry_points=attrs.entry_points,
