@@ -40,7 +40,10 @@ class Bench:
         """Run one action whose inputs are literals, stored nodes or outputs of actions run before."""
         inputs = {name: self._node(given) for name, given in action.inputs.items()}
         executor = Executor(self.store, self.folder / "tmp", lambda event: None)
-        artifact, warnings = anyio.run(executor.run, action, inputs)
+        try:
+            artifact, warnings = anyio.run(executor.run, action, inputs)
+        finally:
+            executor.close()
         self.warnings += warnings
         self.outputs[action.label] = artifact
         return artifact

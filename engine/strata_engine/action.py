@@ -116,6 +116,12 @@ class Execution(Protocol):
     def stage(self, name: str, folder: Path) -> None:
         """Materialize the input tree or file called `name` at `folder`, writable and the execution's own."""
 
+    def folder(self, name: str) -> Path:
+        """Give a folder with the content of the input tree called `name`, which all actions of this build share.
+
+        Nothing in it may be changed; it is for what is large and only read or run, as a runtime is.
+        """
+
     def capture(self, folder: Path) -> Artifact:
         """Put a folder of `scratch` into the store as a tree."""
 

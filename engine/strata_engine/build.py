@@ -99,6 +99,7 @@ class Build:
         try:
             _drive(scheduler, executor, wanted, placements, self.emit)
         finally:
+            executor.close()
             self.store.cache.flush()
         seconds = time.monotonic() - begun
         result = _result(run, scheduler, seconds)

@@ -6,10 +6,8 @@ process groups of all children, and `check_cancelled` raises in the threads.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -25,8 +23,10 @@ from strata_engine.capture import capture
 from strata_engine.children import Children
 from strata_engine.errors import Diagnostic, InternalError
 from strata_engine.events import ActionOutput, ActionProgress, Listener
+from strata_engine.files import remove_tree
+from strata_engine.folders import Folders
 from strata_engine.place import place
-from strata_engine.tree import Artifact, File, Node, Store, Symlink
+from strata_engine.tree import Artifact, File, Node, Store, Symlink, Tree
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -46,7 +46,12 @@ class Executor:
         self._store = store
         self._scratch = scratch
         self._emit = emit
+        self._folders = Folders(store, scratch)
         self.children = Children()
+
+    def close(self) -> None:
+        """Remove what its actions shared; none may be running."""
+        self._folders.close()
 
     async def run(self, action: Action, inputs: Mapping[str, Node]) -> tuple[Artifact, list[Diagnostic]]:
         """Run an action to its artifact and its warnings. Raises what the action raises, or cancellation."""
@@ -71,7 +76,7 @@ class Executor:
         return _checked(action, artifact), execution.warnings
 
     def _execution(self, action: Action, inputs: Mapping[str, Node]) -> _Execution:
-        return _Execution(action, inputs, self._store, self._scratch, self._emit, self.children)
+        return _Execution(action, inputs, self._store, self._scratch, self._emit, self.children, self._folders)
 
 
 def is_plain(action: Action) -> bool:
@@ -114,6 +119,7 @@ class _Execution(Execution):
         scratch: Path,
         emit: Listener,
         children: Children,
+        folders: Folders,
     ) -> None:
         self._action = action
         self._inputs = inputs
@@ -122,6 +128,7 @@ class _Execution(Execution):
         self._scratch: Path | None = None
         self._emit = emit
         self._children = children
+        self._folders = folders
         self._last_progress = 0.0
         self.warnings: list[Diagnostic] = []
 
@@ -153,7 +160,7 @@ class _Execution(Execution):
     def close(self) -> None:
         """Remove the scratch folder."""
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, onerror=_force)
+            remove_tree(self._scratch)
 
     def node(self, name: str) -> Node:
         return self._inputs[name]
@@ -187,6 +194,12 @@ class _Execution(Execution):
         folder.parent.mkdir(parents=True, exist_ok=True)
         place(self._store, node, folder)
 
+    def folder(self, name: str) -> Path:
+        node = self._inputs[name]
+        if not isinstance(node, Tree):
+            raise InternalError.of("not-a-folder", f"input `{name}` of `{self.label}` is not a folder")
+        return self._folders.of(node)
+
     def capture(self, folder: Path) -> Artifact:
         return capture(self._store, folder)
 
@@ -219,11 +232,3 @@ class _Execution(Execution):
         done = self._children.run(argv, cwd=cwd or scratch, env=environment, tell=tell)
         self.check_cancelled()
         return done
-
-
-def _force(function: Callable[[str], object], path: str, _error: object) -> None:
-    """Remove what a read-only folder keeps from being removed."""
-    with contextlib.suppress(OSError):
-        Path(path).parent.chmod(0o700)
-        Path(path).chmod(0o700)
-        function(path)

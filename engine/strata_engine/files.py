@@ -4,7 +4,7 @@ It knows no digests. Everything raises OSError, and what was begun and failed is
 """
 
 # Paths are strings here: making a Path costs more than most of the calls it would be made for.
-# ruff: noqa: PTH108
+# ruff: noqa: PTH101, PTH108, PTH114
 
 from __future__ import annotations
 
@@ -101,12 +101,27 @@ def sweep(folder: Path, older_than: float, *, prefix: str = "") -> tuple[int, in
             if found.st_mtime > limit or (owner.isdecimal() and _is_alive(int(owner))):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                remove_tree(entry.path)
             else:
                 os.unlink(entry.path)
             removed += 1
             size += found.st_size
     return removed, size
+
+
+def remove_tree(path: str | Path) -> None:
+    """Remove a folder as far as that is possible, also where the right to write in its folders was taken away."""
+    shutil.rmtree(path, ignore_errors=True)
+    if not os.path.lexists(path):
+        return
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o700)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                # Before it is looked into; and what a symlink leads to is none of ours.
+                if not os.path.islink(f"{folder}/{name}"):
+                    os.chmod(f"{folder}/{name}", 0o700)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _cloned(target: int, source: int) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from strata_engine.blobs import SMALL, Blobs
 from strata_engine.digest import EMPTY, Digest, content_mtime, digest_file
 from strata_engine.errors import host_error
-from strata_engine.files import sweep, write_new
+from strata_engine.files import remove_tree, sweep, write_new
 from strata_engine.tree import Artifact, File, Store, Tree
 
 # Paths are strings here: making a Path costs more than most of the calls it would be made for.
@@ -214,9 +213,4 @@ def _remove(path: Path) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
         return
-    shutil.rmtree(path, ignore_errors=True)
-    if os.path.lexists(path):
-        with contextlib.suppress(OSError):
-            for folder, _, _ in os.walk(path):
-                os.chmod(folder, 0o700)
-        shutil.rmtree(path, ignore_errors=True)
+    remove_tree(path)
