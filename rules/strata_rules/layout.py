@@ -45,7 +45,7 @@ def layout(platform: str, python: str, implementation: str = "cpython") -> Layou
     if is_windows(platform):
         site = "Lib/site-packages"
         return Layout(site, site, "Scripts", "", "Include", "Scripts/python.exe", "python.exe")
-    # PyPy has its library in a folder of its own name, on Windows as little as CPython.
+    # PyPy names the folder after itself; on Windows neither does.
     name = "python" if implementation == "cpython" else implementation
     site = f"lib/{name}{python}/site-packages"
     return Layout(site, site, "bin", "", f"include/site/python{python}", "bin/python", "bin/python")

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 CONFIG = Path("share", "venv", "metadata", "venvstacks_layer.json")
+NAME = "postinstall.py"
 
 SITECUSTOMIZE = """\
+# Made by postinstall.py of this layer. Not to be edited.
 import os
 import site
 
-for folder in {pylib!r}:
+for folder in {pylib!a}:
     site.addsitedir(folder)
-for folder in {dynlib!r}:
+for folder in {dynlib!a}:
     if os.path.isdir(folder) and hasattr(os, "add_dll_directory"):
         os.add_dll_directory(folder)
 """
@@ -46,22 +48,43 @@ class Layer(NamedTuple):
     pylib: list[str]
     dynlib: list[str]
 
+    @property
+    def for_windows(self) -> bool:
+        """Tell what it was made for: it may lie on another system, to be looked at or passed on."""
+        return self.python.suffix == ".exe"
+
+    @property
+    def library(self) -> Path:
+        """Give the folder that all modules of the layer are in."""
+        return self.folder / self.site.relative_to(self.folder).parts[0]
+
 
 def main(arguments: list[str]) -> int:
     """Finish the layer that this file lies in."""
+    folder = Path(__file__).absolute().parent
     try:
-        layer = read_layer(Path(__file__).absolute().parent)
-        if arguments != ["--compile"]:
-            prepare(layer)
-            if not (sys.executable and layer.base_python.samefile(sys.executable)):
-                # Another Python's bytecode would never be read.
-                command = [str(layer.base_python), "-I", str(Path(__file__).absolute()), "--compile"]
-                return subprocess.run(command, check=False).returncode
-        compile_missing(layer.folder)
-    except (LayerError, OSError) as error:
+        if arguments == ["--compile"]:
+            compile_missing(read_layer(folder).library)
+            return 0
+        return finish(folder, windows=os.name == "nt")
+    except (LayerError, OSError, UnicodeError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    return 0
+
+
+def finish(folder: Path, *, windows: bool) -> int:
+    """Prepare and compile the layer in `folder`; `windows` says what system this is. Give the exit code."""
+    layer = read_layer(folder)
+    if layer.for_windows != windows:
+        system = "Windows" if layer.for_windows else "Linux or macOS"
+        raise LayerError(f"the layer in {folder} is for {system}, and has to be finished there")
+    prepare(layer)
+    if sys.executable and layer.base_python.samefile(sys.executable):
+        compile_missing(layer.library)
+        return 0
+    # Another Python's bytecode would never be read.
+    command = [str(layer.base_python), "-I", str(folder / NAME), "--compile"]
+    return subprocess.run(command, check=False).returncode
 
 
 def read_layer(folder: Path) -> Layer:
@@ -71,31 +94,40 @@ def read_layer(folder: Path) -> Layer:
         config = json.loads(path.read_text(encoding="utf-8"))
         return Layer(
             folder,
-            Path(inside(folder, config["python"])),
+            Path(inside(folder, config["python"], folder)),
             Path(inside(folder, config["base_python"])),
             str(config["py_version"]),
-            Path(inside(folder, config["site_dir"])),
-            [inside(folder, item) for item in config["pylib_dirs"]],
-            [inside(folder, item) for item in config["dynlib_dirs"]],
+            Path(inside(folder, config["site_dir"], folder)),
+            [inside(folder, item) for item in listed(config["pylib_dirs"])],
+            [inside(folder, item) for item in listed(config["dynlib_dirs"])],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LayerError(f"{path} is not a layer's description: {error}") from None
 
 
-def inside(folder: Path, relative: str) -> str:
-    """Give the absolute path of something in this layer or in one beside it."""
+def inside(folder: Path, relative: str, boundary: Path | None = None) -> str:
+    """Give the absolute path of something in this layer or, without a `boundary`, in one beside it."""
     path = os.path.normpath(folder / relative)
-    if folder.parent not in Path(path).parents:
-        raise LayerError(f"{relative} leads out of {folder.parent}")
+    boundary = boundary or folder.parent
+    if boundary not in Path(path).parents:
+        raise LayerError(f"{relative} leads out of {boundary}")
     return path
+
+
+def listed(value: list[str]) -> list[str]:
+    """Take a list of paths and nothing else."""
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, not {value!r}")
+    return value
 
 
 def prepare(layer: Layer) -> None:
     """Check that the runtime is there, and write what on Windows must name the places of the layers below."""
     if not layer.base_python.exists():
         raise LayerError(f"the runtime layer is not beside this one: there is no {layer.base_python}")
-    if os.name != "nt" or layer.python == layer.base_python:
+    if not layer.for_windows or layer.python == layer.base_python:
         return
+    # The launcher reads `home` alone, as UTF-8, and takes the first line that begins so.
     lines = [
         f"home = {layer.base_python.parent}",
         "include-system-site-packages = false",
@@ -119,7 +151,7 @@ def write(path: Path, text: str) -> None:
 
 def compile_missing(folder: Path) -> None:
     """Compile each module that has no bytecode, or bytecode of an older version of itself."""
-    for path in sorted((folder / ("Lib" if os.name == "nt" else "lib")).rglob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         if not path.is_file() or has_bytecode(path):
             continue
         # Templates and files for another Python are found in many packages: importing one says what is wrong with it.
