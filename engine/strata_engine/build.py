@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sysconfig
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import anyio
 import msgspec
@@ -19,14 +20,16 @@ from strata_engine.decision import Decider, Settings, entry_of
 from strata_engine.errors import Diagnostic, HostError, host_error
 from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
 from strata_engine.executor import Executor
-from strata_engine.graph import ActionGraph, check_placements
-from strata_engine.history import History
+from strata_engine.graph import ActionGraph, check_placements, needs
+from strata_engine.history import History, Past
+from strata_engine.recorded_graph import record_graph
 from strata_engine.results import Finished
+from strata_engine.revision import revision
 from strata_engine.run_record import ActionReport, RunRecord
 from strata_engine.scheduler import Scheduler
 from strata_engine.sources import Sources
 from strata_engine.store import LocalStore, open_store, store_folder
-from strata_engine.tree import Artifact
+from strata_engine.tree import Artifact, File, Tree
 from strata_engine.workspace import Workspace, command_line, exclusive
 
 GOODBYE_SECONDS = 1.0
@@ -57,6 +60,8 @@ class Build:
         self._listeners = tuple(listeners)
         self._lock = threading.Lock()
         self.sources = Sources(workspace)
+        self.version = ""
+        """What run records are to call the program."""
         self.history = History(workspace.state / "history")
         for warning in (self.history.warning, self.sources.warning):
             if warning is not None:
@@ -93,6 +98,7 @@ class Build:
         wanted = list(wanted)
         wanted_items = [graph.item(label) for label in graph.closure(wanted)]
         self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items)))
+        before = self.history.labels().copy()
         decider = Decider(self.store.cas, self.store.cache, self.sources, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, self.emit)
         scheduler = Scheduler(graph, decider, executor, self.emit, self.store.locks)
@@ -102,12 +108,12 @@ class Build:
             executor.close()
             self.store.cache.flush()
         seconds = time.monotonic() - begun
-        result = _result(run, scheduler, seconds)
+        result = _result(run, scheduler, seconds, graph, before)
         if earlier is not None:
             result = _joined(earlier, result)
         if last or result.exit_code:
             if not settings.dry_run:
-                self._save(result, started)
+                self._save(result, started, graph, placements, settings)
             self.emit(BuildFinished(result.seconds, result.counts, result.interrupted))
         return result
 
@@ -134,9 +140,9 @@ class Build:
             return self.sources.file(source.path)
         return self.sources.tree(self.store.cas, source.path, source.accept)
 
-    def _save(self, result: BuildResult, started: str) -> None:
-        """Write history last of all (design §5); a state folder that cannot be written costs only speed."""
-        record = RunRecord(
+    def record(self, result: BuildResult, started: str, settings: Settings | None = None) -> RunRecord:
+        """Give the record of a build."""
+        return RunRecord(
             run=result.run,
             started=started,
             seconds=result.seconds,
@@ -144,11 +150,27 @@ class Build:
             exit_code=result.exit_code,
             counts=result.counts,
             actions=result.actions,
+            revision=revision(self.workspace.root),
+            settings=_told(settings or Settings()),
+            version=self.version,
+            platform=sysconfig.get_platform(),
         )
+
+    def _save(
+        self,
+        result: BuildResult,
+        started: str,
+        graph: ActionGraph,
+        placements: Sequence[Placement],
+        settings: Settings,
+    ) -> None:
+        """Write history last of all (design §5); a state folder that cannot be written costs only speed."""
+        record = run_record.short(self.record(result, started, settings))
         try:
             self.history.save()
             self.sources.save()
-            run_record.append(self.workspace.state / "runs.jsonl", record)
+            record_graph(self.workspace, graph, placements)
+            run_record.append(self.workspace.state / run_record.FILE, record)
         except OSError as error:
             [diagnostic] = host_error(error, str(self.workspace.state)).diagnostics
             self.emit(Warned(diagnostic._replace(severity="warning")))
@@ -245,8 +267,21 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-def _result(run: str, scheduler: Scheduler, seconds: float) -> BuildResult:
-    done = sorted(scheduler.done.values(), key=lambda finished: finished.label)
+def _told(settings: Settings) -> dict[str, str]:
+    """Give the settings that are not the default, as text."""
+    default = Settings()
+    return {
+        name: str(value)
+        for name in Settings.__struct_fields__
+        if (value := getattr(settings, name)) != getattr(default, name)
+    }
+
+
+def _result(
+    run: str, scheduler: Scheduler, seconds: float, graph: ActionGraph, before: Mapping[str, Past]
+) -> BuildResult:
+    by_label = scheduler.done
+    done = sorted(by_label.values(), key=lambda finished: finished.label)
     counted = Counter(finished.outcome for finished in done)
     failures = [finished for finished in done if finished.outcome is Outcome.FAILED]
     first = scheduler.first_failure
@@ -263,7 +298,7 @@ def _result(run: str, scheduler: Scheduler, seconds: float) -> BuildResult:
         run=run,
         seconds=seconds,
         counts={outcome.value: counted[outcome] for outcome in Outcome},
-        actions=tuple(_report(finished) for finished in done),
+        actions=tuple(_report(finished, by_label, graph, before) for finished in done),
         diagnostics=tuple(diagnostics),
         artifacts={finished.label: finished.artifact for finished in done if finished.artifact is not None},
         exit_code=exit_code,
@@ -271,7 +306,16 @@ def _result(run: str, scheduler: Scheduler, seconds: float) -> BuildResult:
     )
 
 
-def _report(finished: Finished) -> ActionReport:
+def _report(
+    finished: Finished, done: Mapping[str, Finished], graph: ActionGraph, before: Mapping[str, Past]
+) -> ActionReport:
+    label, past = finished.label, before.get(finished.label)
+
+    def moved(labels: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in labels if name in done and done[name].outcome is not Outcome.UP_TO_DATE)
+
+    idle = finished.outcome is Outcome.UP_TO_DATE
+    item = graph.item(label)
     return ActionReport(
         label=finished.label,
         mnemonic=finished.mnemonic,
@@ -281,4 +325,20 @@ def _report(finished: Finished) -> ActionReport:
         seconds=round(finished.seconds, 6),
         bytes=finished.bytes,
         because=finished.because,
+        previous=str(past.key) if past is not None else "",
+        output=_named(finished.artifact),
+        former=_named(past.artifact) if past is not None else "",
+        origin="store" if finished.outcome is Outcome.CACHED else "",
+        upstream=() if idle or item is None else moved(needs(item)),
+        deciders=() if idle else moved(graph.deciders(label)),
     )
+
+
+def _named(artifact: Artifact | None) -> str:
+    match artifact:
+        case None:
+            return ""
+        case File(digest=digest):
+            return str(digest)
+        case Tree(root=root):
+            return str(root)

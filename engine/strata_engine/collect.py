@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,14 +26,12 @@ from strata_engine.codec import decode_action, decode_directory
 from strata_engine.digest import Digest, is_sha256
 from strata_engine.files import sweep
 from strata_engine.index import TOUCH_AFTER
+from strata_engine.known import Explained, Pin
 from strata_engine.store import LocalStore
 from strata_engine.tree import Artifact, File, Tree, blobs
 
 GRACE = 3600.0
 """Seconds for which what was used stays in any case."""
-
-Pin: TypeAlias = Digest | Artifact
-"""What stays: an action key with what explains it and what it gave, or an artifact with everything in it."""
 
 _RESULT, _SMALL, _LARGE = range(3)
 """Kinds of things, in the order in which those of one age go: a result before what it names."""
@@ -177,6 +175,8 @@ def _pinned(store: LocalStore, pins: Iterable[Pin]) -> set[tuple[int, str]]:
         match pin:
             case File() | Tree():
                 add(_content(store.cas, pin))
+            case Explained(key):
+                add(_explanation(store.cas, key))
             case Digest():
                 keep.add((_RESULT, pin.hash))
                 result = store.cache.get(pin)

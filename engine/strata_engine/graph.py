@@ -33,6 +33,8 @@ class ActionGraph:
         self._graph: nx.DiGraph[str] = nx.DiGraph()
         self._items: dict[str, Item] = {}
         self._promised: dict[str, str] = {}
+        self._given: dict[str, dict[str, None]] = {}
+        """By label: the expansions that gave it, promised or not."""
 
     def __contains__(self, label: str) -> bool:
         return label in self._items
@@ -79,18 +81,22 @@ class ActionGraph:
                 self._graph.add_edge(label, promise)
         return True
 
-    def grow(self, items: Iterable[Item]) -> None:
-        """Add items, all or none. Raises SpecError where the graph with them is not valid."""
+    def grow(self, items: Iterable[Item], by: str = "") -> None:
+        """Add items, all or none, given by an expansion. Raises SpecError where the graph with them is not valid."""
+        given: list[str] = []
         added: list[Item] = []
         try:
             for item in items:
                 # One by one, so that it is known which are to be taken back.
                 added += [item] if self.add(item) else []
+                given.append(item.label)
             self.validate()
         except SpecError:
             for item in reversed(added):
                 self._take_back(item)
             raise
+        for label in given if by else ():
+            self._given.setdefault(label, {})[by] = None
 
     def _take_back(self, item: Item) -> None:
         label = item.label
@@ -157,6 +163,11 @@ class ActionGraph:
     def predecessors(self, label: str) -> list[str]:
         """List what a label waits for."""
         return list(self._graph.predecessors(label))
+
+    def deciders(self, label: str) -> tuple[str, ...]:
+        """List the labels whose outputs decide that an action is there, and what it is: those of its expansions."""
+        expansions = (self._items[name] for name in self._given.get(label, ()))
+        return tuple(dict.fromkeys(needed for item in expansions for needed in needs(item)))
 
     def successors(self, label: str) -> list[str]:
         """List what waits for a label."""

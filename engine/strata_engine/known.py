@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
+from strata_engine import run_record
 from strata_engine.digest import Digest
 from strata_engine.history import History
 from strata_engine.seal import seal
@@ -16,6 +18,16 @@ from strata_engine.tree import Artifact
 from strata_engine.workspace import Workspace, write_atomically
 
 FOLDER = "workspaces"
+
+
+class Explained(NamedTuple):
+    """A key of which only what explains it is needed, not what it gave."""
+
+    key: Digest
+
+
+Pin: TypeAlias = Digest | Artifact | Explained
+"""What stays: an action key with what explains it and what it gave, an artifact with everything in it, a key alone."""
 
 
 def remember(store: Path, workspace: Workspace) -> None:
@@ -43,10 +55,22 @@ def workspaces(store: Path) -> Iterator[Workspace]:
                 note.unlink()
 
 
-def needs(store: Path) -> Iterator[Digest | Artifact]:
-    """List the keys and outputs of the last good builds of all known workspaces."""
+def needs(store: Path) -> Iterator[Pin]:
+    """List the keys and outputs of the last good builds of all known workspaces, and the keys of all recorded ones."""
     for workspace in workspaces(store):
         for past in History(workspace.state / "history").labels().values():
             if past.artifact is not None:
                 yield past.key
                 yield past.artifact
+        for key in _recorded(workspace):
+            with contextlib.suppress(ValueError):
+                yield Explained(Digest.parse(key))
+
+
+def _recorded(workspace: Workspace) -> set[str]:
+    try:
+        records = run_record.read(workspace.state / run_record.FILE)
+    except OSError:
+        return set()
+    keys = {key for record in records for report in record.actions for key in (report.key, report.previous)}
+    return keys - {""}

@@ -1,4 +1,8 @@
-"""Run records: one line of JSON per build of a workspace, kept by count."""
+"""Run records: one line of JSON per build of a workspace, kept by count and size.
+
+What was up to date is counted and not listed: a build that had nothing to do is a short line. The Actions that a
+record names are kept in the store as long as the record is, so that any two of them can be compared.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ import msgspec
 from strata_engine.events import Outcome
 from strata_engine.staleness import Reason
 from strata_engine.workspace import write_atomically
+
+FILE = "runs.jsonl"
+"""Where a workspace keeps its records, in the state folder."""
 
 KEPT = 200
 """Builds kept per workspace, at most."""
@@ -30,6 +37,18 @@ class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     bytes: int = 0
     because: str = ""
+    previous: str = ""
+    """The key of the last build here, if there was one."""
+    output: str = ""
+    """`HASH/SIZE` of what came of it: a blob, or the root directory of a tree."""
+    former: str = ""
+    """The same of the last build here. Where both are equal, the change went no further: early cutoff."""
+    origin: str = ""
+    """Where a result that was not made here came from: `store`, or a remote's name."""
+    upstream: tuple[str, ...] = ()
+    """The labels among its inputs that were not up to date either."""
+    deciders: tuple[str, ...] = ()
+    """The labels, not up to date either, whose outputs decided that this action is there and what it is."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +62,21 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int
     counts: dict[str, int]
     actions: tuple[ActionReport, ...]
+    """What was not up to date."""
+    revision: str = ""
+    """The commit that was checked out, where the workspace is in a git repository."""
+    settings: dict[str, str] = {}
+    """How the build was run, where that is not the default."""
+    version: str = ""
+    """Of the program, or of whoever drives the engine."""
+    platform: str = ""
+    """The machine's operating system and architecture, in Python's words."""
+
+
+def short(record: RunRecord) -> RunRecord:
+    """Give the record without what was up to date."""
+    changed = tuple(report for report in record.actions if report.outcome is not Outcome.UP_TO_DATE)
+    return msgspec.structs.replace(record, actions=changed)
 
 
 def append(path: Path, record: RunRecord) -> None:

@@ -302,7 +302,7 @@ class Scheduler:
             return
         try:
             with as_failure(expansion):
-                self._graph.grow(expansion.expand(self._read))
+                self._graph.grow(expansion.expand(self._read), expansion.label)
         except BlobLost as lost:
             self._recover(expansion, lost)
         except StrataError as error:

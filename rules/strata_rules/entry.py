@@ -14,7 +14,7 @@ def null_build(argv: list[str]) -> int | None:
     """Answer a build that has nothing to do and give its exit code, or None where the full way must look."""
     if not {"build", "publish"}.intersection(argv):
         return None
-    from strata_rules.null import find_answer  # noqa: PLC0415 - only these commands pay for it
+    from strata_rules.null import find_answer, note  # noqa: PLC0415 - only these commands pay for it
 
     try:
         found = find_answer(argv)
@@ -23,7 +23,7 @@ def null_build(argv: list[str]) -> int | None:
         return None
     if found is None:
         return None
-    error, output = found
+    error, output, record, root = found
     if sys.stderr is not None:
         try:
             sys.stderr.write(error)
@@ -33,6 +33,11 @@ def null_build(argv: list[str]) -> int | None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if sys.stdout is not None:
         sys.stdout.write(output)
+    try:  # noqa: SIM105 - contextlib would be one more import
+        note(record, root)
+    except OSError:
+        # As with all of the state folder: what cannot be written is not remembered.
+        pass
     return 0
 
 

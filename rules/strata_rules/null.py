@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from strata_engine.seal import seal
 from strata_engine.snapshot import answer
@@ -91,8 +92,21 @@ def _has_spec(folder: str) -> bool:
     return any(os.path.isfile(f"{folder}/{name}") for name in SPEC_NAMES)
 
 
-def find_answer(argv: list[str]) -> tuple[str, str] | None:
-    """Give what a build that has nothing to do prints to standard error and output; None where it may have work."""
+RUN, STARTED = "@run@", "@started@"
+"""What stands for the name and the time of a build in the record that a snapshot keeps of it."""
+
+_RECORDS = "runs.jsonl"
+"""The engine's `run_record.FILE`, written here too as above."""
+
+_MOST_RECORDS = 1 << 26
+"""Bytes of records beyond which nothing is added here: full builds, which look at all of them, keep them few."""
+
+
+def find_answer(argv: list[str]) -> tuple[str, str, str, str] | None:
+    """Give what a build that has nothing to do prints to standard error and output, its record, and the workspace.
+
+    None where it may have work.
+    """
     root = _root(argv)
     if root is None:
         return None
@@ -105,5 +119,19 @@ def find_answer(argv: list[str]) -> tuple[str, str] | None:
     found = answer(data, asked)
     if found is None:
         return None
-    error, _, output = found.decode("utf-8", "replace").partition("\0")
-    return error, output
+    error, output, record = found.decode("utf-8", "replace").split("\0")
+    return error, output, record, root
+
+
+def note(record: str, root: str) -> None:
+    """Add the record of this build to those of the workspace. Raises OSError."""
+    now = time.gmtime()
+    run = f"{time.strftime('%Y%m%dT%H%M%S', now)}-{os.urandom(3).hex()}"
+    line = record.replace(RUN, run).replace(STARTED, time.strftime("%Y-%m-%dT%H:%M:%SZ", now)) + "\n"
+    handle = os.open(f"{root}/{STATE_FOLDER}/{_RECORDS}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if os.fstat(handle).st_size < _MOST_RECORDS:
+            # One write: two builds at once do not get into each other's lines.
+            os.write(handle, line.encode("utf-8", "replace"))
+    finally:
+        os.close(handle)

@@ -59,12 +59,12 @@ def remember(
     asked: Asked,
     observed: Mapping[str, Stamp],
     outputs: Mapping[str, Stamp],
-    answer: tuple[str, str],
+    answer: tuple[str, str, str],
 ) -> Diagnostic | None:
     """Write the snapshot of a build that ended well; warn of a damaged one in its place. Raises OSError.
 
-    `answer` is what the same command prints to standard error and output as long as all stamps hold. A second stack
-    file in the folder would be an error, so both names are looked at.
+    `answer` is what the same command prints to standard error and output as long as all stamps hold, and its record. A
+    second stack file in the folder would be an error, so both names are looked at.
     """
     specs = {name: stamp(name) for name in (str(workspace.root / name) for name in null.SPEC_NAMES)}
     stamps = {**specs, **observed, **outputs, **asked.program}

@@ -25,6 +25,7 @@ from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.workspace import Workspace
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
+from strata_rules.null import RUN, STARTED
 from strata_rules.planning import Plan, SessionOptions, make_plan, pin_runtimes
 from strata_rules.platforms import PLATFORMS
 from strata_rules.publish import Manifest, publish, tree_path
@@ -182,12 +183,20 @@ class Session:
                     # Read first and written then.
                     del sources.observed[path]
             if sources.holds() and self._kept(result):
-                damaged = remember(self._build.workspace, asked, sources.observed, outputs, answer)
+                texts = (*answer, self._idle_record(result))
+                damaged = remember(self._build.workspace, asked, sources.observed, outputs, texts)
                 if damaged is not None:
                     self._build.emit(Warned(damaged))
         except OSError:
             # A snapshot saves time and nothing else.
             return
+
+    def _idle_record(self, result: BuildResult) -> str:
+        """Give the record of a build that a snapshot answers, without its name and its time."""
+        counts = {outcome.value: 0 for outcome in Outcome} | {Outcome.UP_TO_DATE.value: len(result.actions)}
+        record = self._build.record(msgspec.structs.replace(result, run=RUN, seconds=0.0, counts=counts), STARTED)
+        idle = msgspec.structs.replace(record, actions=(), settings={"answered": "by a snapshot"})
+        return msgspec.json.encode(idle).decode()
 
     def _kept(self, result: BuildResult) -> bool:
         """Tell whether the workspace has the locks that this build came to."""

@@ -15,6 +15,7 @@ from strata_engine.codec import Action, Command, decode_action, decode_command, 
 from strata_engine.collect import clear, collect, stats
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic
+from strata_engine.known import Explained
 from strata_engine.store import LocalStore, open_store
 from strata_engine.tree import Artifact, File, Tree, assemble
 
@@ -158,6 +159,18 @@ def test_what_a_pinned_key_needs_stays(store: LocalStore, kind: str) -> None:
     assert fresh.cas.load(inside.directories[0].digest).files[0].name == "er"
     assert fresh.cache.lookup(lost) == Missing()
     assert not fresh.cas.has(lost)
+
+
+def test_of_a_recorded_key_what_explains_it_stays_and_not_what_it_gave(store: LocalStore) -> None:
+    key = act(store, "kept", blob(store, "output"))
+    age(store, 50 * DAY)
+    collect(store, max_age=1 * DAY, pins=[Explained(key), Explained(Digest.of(b"unknown"))])
+    fresh = again(store.folder)
+    action = decode_action(fresh.cas.get(key))
+    assert decode_command(fresh.cas.get(action.command_digest)).arguments[1] == "kept"
+    assert fresh.cas.load(action.input_root_digest).directories
+    assert fresh.cache.lookup(key) == Missing()
+    assert not fresh.cas.has(Digest.of(b"output".ljust(LARGE, b".")))
 
 
 def test_a_pinned_artifact_stays_whole(store: LocalStore) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from strata_engine import why
 from strata_engine.console.transcript import reason_line
 from strata_engine.errors import SpecError
-from strata_engine.run_record import RunRecord, read
+from strata_engine.run_record import FILE, RunRecord, read
 from strata_engine.staleness import ReasonCode
 from strata_engine.words import duration
 from strata_engine.workspace import Workspace
@@ -36,7 +36,7 @@ def command(arguments: tuple[str, ...], *, as_json: bool) -> None:
     spec, labels = split_arguments(arguments, Path.cwd())
     if len(labels) > 1:
         raise click.UsageError("`graph why` explains one LABEL at a time")
-    records = read(Workspace(find_stack_file(spec, Path.cwd()).absolute().parent).state / "runs.jsonl")
+    records = read(Workspace(find_stack_file(spec, Path.cwd()).absolute().parent).state / FILE)
     label = labels[0] if labels else None
     if label is not None:
         label = _known(records, label)

@@ -1,0 +1,102 @@
+"""The graph as the last builds knew it: what each action reads, where its output goes. For questions asked afterwards.
+
+It is written at the end of a build and decides nothing. The hard part is that a graph is never known as a whole: what
+an expansion would add is known only where it was expanded, so what earlier builds knew below a promise is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from strata_engine.action import Action, Placement, Source, SourceTree
+from strata_engine.graph import ActionGraph, needs
+from strata_engine.workspace import Workspace, write_atomically
+
+FILE = "graph"
+FORMAT = 1
+
+
+class RecordedAction(msgspec.Struct, frozen=True, array_like=True):
+    """One action, as far as it is the same in every build."""
+
+    mnemonic: str
+    needs: tuple[str, ...] = ()
+    """The labels whose outputs it reads."""
+    deciders: tuple[str, ...] = ()
+    """The labels whose outputs decide that it is there."""
+    sources: tuple[str, ...] = ()
+    """The files and folders that it reads, as the workspace names them; a folder ends with `/`."""
+    places: tuple[str, ...] = ()
+    """Where its output is put, as the workspace names it."""
+    pool: str = "cpu"
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """All labels that it depends on."""
+        return tuple(dict.fromkeys((*self.needs, *self.deciders)))
+
+
+class _File(msgspec.Struct, frozen=True, array_like=True):
+    format: int
+    actions: dict[str, RecordedAction]
+
+
+def record_graph(workspace: Workspace, graph: ActionGraph, placements: Sequence[Placement]) -> None:
+    """Write what is known of the graph by now. Raises OSError."""
+    old = read_graph(workspace)
+    path = workspace.state / FILE
+    data = msgspec.msgpack.encode(_File(FORMAT, _known(workspace, graph, placements, old)))
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def read_graph(workspace: Workspace) -> dict[str, RecordedAction]:
+    """Read what the last builds knew; nothing where there is none or it cannot be read."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        file = msgspec.msgpack.decode((workspace.state / FILE).read_bytes(), type=_File)
+        if file.format == FORMAT:
+            return file.actions
+    return {}
+
+
+def _known(
+    workspace: Workspace, graph: ActionGraph, placements: Sequence[Placement], old: Mapping[str, RecordedAction]
+) -> dict[str, RecordedAction]:
+    places: dict[str, list[str]] = {}
+    for placement in placements:
+        places.setdefault(placement.ref.label, []).append(workspace.relative(placement.path))
+    found: dict[str, RecordedAction] = {}
+    waiting: list[str] = []
+    for label in graph.labels():
+        item = graph.item(label)
+        if isinstance(item, Action):
+            there = tuple(places.get(label, old[label].places if label in old else ()))
+            found[label] = RecordedAction(
+                item.mnemonic, needs(item), graph.deciders(label), _sources(workspace, item), there, item.pool
+            )
+        else:
+            waiting.append(label)
+    # What is below a promise was expanded by an earlier build, or by none.
+    while waiting:
+        label = waiting.pop()
+        if label in old and label not in found:
+            found[label] = old[label]
+            waiting.extend(old[label].upstream)
+    return found
+
+
+def _sources(workspace: Workspace, action: Action) -> tuple[str, ...]:
+    found = []
+    for source in action.inputs.values():
+        match source:
+            case Source(path=path):
+                found.append(workspace.relative(workspace.root / Path(path)))
+            case SourceTree(path=path):
+                found.append(workspace.relative(workspace.root / Path(path)) + "/")
+            case _:
+                pass
+    return tuple(found)
