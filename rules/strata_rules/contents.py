@@ -7,11 +7,11 @@ It knows no zip and no rule. Wheel writes `wheel.json` and `libraries.json`, Ins
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from strata_rules.elf import Elf
+from strata_rules import elf, macho
 
 T = TypeVar("T")
 
@@ -19,18 +19,25 @@ PURELIB, PLATLIB, SCRIPTS, DATA, HEADERS = "purelib", "platlib", "scripts", "dat
 SCHEMES = (PURELIB, PLATLIB, SCRIPTS, DATA, HEADERS)
 """The folders of an unpacked wheel, named as the wheel specification names install schemes."""
 
+NATIVE = (elf.MAGIC, *macho.MAGICS)
+"""How files begin that may be native libraries or programs; each has four bytes."""
+
 
 class Library(msgspec.Struct, frozen=True, kw_only=True):
-    """An ELF file and its dynamic section."""
+    """What the loader reads in an ELF file, or in one architecture of a Mach-O file."""
 
     path: str
     """In a wheel `SCHEME/…`, in a layer relative to the layer."""
     soname: str = ""
-    """Empty where it has none, as extension modules and programs."""
+    """The SONAME or install name. Empty where it has none, as extension modules and programs."""
     needed: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
+    """Mach-O: what it takes where it is there, and does without."""
     rpath: tuple[str, ...] = ()
+    """ELF: DT_RPATH; Mach-O: LC_RPATH. Both hold for what is loaded in turn, too."""
     runpath: tuple[str, ...] = ()
     machine: str = ""
+    """Such as `EM_X86_64`, or `CPU_TYPE_ARM64` for Mach-O."""
 
 
 class EntryPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +79,26 @@ class InstalledPackage(msgspec.Struct, frozen=True, kw_only=True):
     top_level: tuple[str, ...] = ()
 
 
-def library(path: str, facts: Elf) -> Library:
-    """Make the entry of an ELF file."""
+def libraries(path: str, stream: BinaryIO) -> list[Library]:
+    """Read the file at `path`: nothing for one that no loader takes, several entries for several architectures."""
+    stream.seek(0)
+    if stream.read(4) == elf.MAGIC:
+        facts = elf.read(stream)
+        return [] if facts is None else [_of_elf(path, facts)]
+    return [
+        Library(
+            path=path,
+            soname=slice_.install_name or "",
+            needed=slice_.needed,
+            weak=slice_.weak,
+            rpath=slice_.rpath,
+            machine=slice_.machine,
+        )
+        for slice_ in macho.read(stream) or ()
+    ]
+
+
+def _of_elf(path: str, facts: elf.Elf) -> Library:
     return Library(
         path=path,
         soname=facts.soname or "",

@@ -51,7 +51,7 @@ class InstallInfo(msgspec.Struct, frozen=True, kw_only=True):
     packages: Ref
     """`packages.json`: what is installed, for metadata (`contents.InstalledPackage`)."""
     libraries: Ref
-    """`libraries.json`: the ELF files of this layer by path (`contents.Library`)."""
+    """`libraries.json`: the native files of this layer (`contents.Library`)."""
 
 
 class LinkInfo(msgspec.Struct, frozen=True, kw_only=True):

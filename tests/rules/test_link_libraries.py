@@ -6,8 +6,10 @@ import pytest
 
 from strata_engine.errors import ActionError
 from strata_rules.contents import Library, decode, encode
+from strata_rules.link import glibc
 from strata_rules.link.globs import excluder
-from strata_rules.link.libraries import Linked, Offers, is_system, link_libraries, module_name
+from strata_rules.link.libraries import Linked, Target, link_libraries, module_name
+from strata_rules.link.offers import Offers
 
 SITE = "lib/python3.12/site-packages"
 
@@ -33,6 +35,7 @@ def layer(name: str, *libraries: Library, below: tuple[Linked, ...] = (), exclud
         libraries,
         SITE,
         [linked.offers for linked in below],
+        Target(glibc, "X"),
         excluded=excluder(exclude),
         same=lambda first, second: first.rpartition("/")[2] == second.rpartition("/")[2] == "libsame.so",
     )
@@ -175,8 +178,10 @@ def test_module_names(path: str, name: str | None) -> None:
 
 
 def test_system_libraries() -> None:
-    assert all(map(is_system, ["libc.so.6", "ld-linux-x86-64.so.2", "libpython3.12.so.1.0", "libgcc_s.so.1"]))
-    assert not any(map(is_system, ["libcrypto.so.3", "libgomp.so.1", "libcudart.so.12", "libmkl.so.1", "libcx.so"]))
+    assert all(map(glibc.is_system, ["libc.so.6", "ld-linux-x86-64.so.2", "libpython3.12.so.1.0", "libgcc_s.so.1"]))
+    assert not any(
+        map(glibc.is_system, ["libcrypto.so.3", "libgomp.so.1", "libcudart.so.12", "libmkl.so.1", "libcx.so"])
+    )
 
 
 @pytest.mark.parametrize(

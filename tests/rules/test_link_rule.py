@@ -16,10 +16,9 @@ from strata_engine.action import Action, Literal, Ref, Stored
 from strata_engine.place import place
 from strata_engine.rule import RuleContext, Target, analyze
 from strata_engine.tree import EMPTY_TREE, File, Node, Symlink, Tree, assemble, entries, lookup
-from strata_rules import elf
-from strata_rules.contents import decode, encode, library
+from strata_rules.contents import decode, encode, libraries
 from strata_rules.layout import CONFIG_PATH, DYNLIB_DIR
-from strata_rules.link.libraries import Offers
+from strata_rules.link.offers import Offers
 from strata_rules.link.rule import LinkAttrs, Module, link
 from strata_rules.prove_layer import prove_layer
 from strata_rules.providers import InstallInfo, LinkInfo, RuntimeInfo
@@ -45,11 +44,9 @@ class Stack:
         store = self.bench.store
         found = []
         for path, node in entries(store, tree):
-            if isinstance(node, File) and ".so" in path and path.startswith("lib/python"):
+            if isinstance(node, File) and path.startswith("lib/python") and (".so" in path or ".dylib" in path):
                 with store.open(node.digest) as stream:
-                    facts = elf.read(stream)
-                if facts is not None:
-                    found.append(library(path, facts))
+                    found += libraries(path, stream)
         self.bench.outputs[f"{env}/install"] = assemble(
             store, {"tree": tree, "libraries.json": File(store.put(encode(found)))}
         )

@@ -9,7 +9,8 @@ Pure: strings in, bytes out. It knows no tree and no store. What the text does:
   guarded, because every layer below has one as well: unguarded, a diamond of layers gets a wrong order.
   Python 3.15 has `.start` files for that; from 3.18 on it ignores `import` lines in `.pth`.
 * Libraries of lower layers are loaded by full path just before the extension module that needs them: glibc then takes
-  them for a NEEDED of the same SONAME. The environment stays as it is, so children are not disturbed.
+  them for a NEEDED of the same SONAME, and dyld for a need that reads as their install name. The environment stays as
+  it is, so children are not disturbed. None of this has been run on macOS.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _preload():
 
             for library in libraries:
                 try:
-                    dlopen(_root + library, 2)  # RTLD_NOW | RTLD_LOCAL
+                    dlopen(_root + library, os.RTLD_NOW | os.RTLD_LOCAL)
                 except OSError as error:
                     raise ImportError(str(error), name=spec.name, path=_root + library) from None
         return create(self, spec)

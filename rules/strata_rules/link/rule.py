@@ -24,10 +24,11 @@ from strata_rules.contents import Library, decode, encode
 from strata_rules.layout import CONFIG_PATH, DYNLIB_DIR, Layout, is_windows, layout
 from strata_rules.link import boot
 from strata_rules.link.globs import excluder
-from strata_rules.link.libraries import Linked, Offers, link_libraries
+from strata_rules.link.libraries import Linked, link_libraries, target_of
+from strata_rules.link.offers import Offers
 from strata_rules.providers import InstallInfo, LinkInfo, RuntimeInfo
 
-VERSION = 1
+VERSION = 2
 
 WINDOWS_LAUNCHERS = {
     "python.exe": ("Lib/venv/scripts/nt/venvlauncher.exe", "Lib/venv/scripts/nt/python.exe"),
@@ -192,6 +193,9 @@ def _wanted(params: Mapping[str, Json]) -> _Wanted:
 
 def _libraries(execution: Execution, wanted: _Wanted, installed: Tree) -> Linked:
     site = wanted.places.site_packages
+    target = target_of(wanted.platform)
+    if target is None:
+        return Linked(Offers(layer=wanted.target, libraries={}, withheld={}, modules={}), {}, {}, ())
     # What a runtime keeps in `lib/` is its interpreter's own: its extension modules find it, and no layer may load it.
     mine = [
         found
@@ -211,6 +215,8 @@ def _libraries(execution: Execution, wanted: _Wanted, installed: Tree) -> Linked
         mine,
         site,
         lower,
+        target,
+        launcher=wanted.launcher,
         excluded=excluder(wanted.exclude),
         same=lambda first, second: content(first) == content(second),
     )

@@ -39,7 +39,6 @@ from strata_engine.tree import (
     lookup,
     merge,
 )
-from strata_rules import elf
 from strata_rules.contents import (
     DATA,
     HEADERS,
@@ -51,13 +50,13 @@ from strata_rules.contents import (
     WheelContents,
     decode,
     encode,
-    library,
+    libraries,
 )
 from strata_rules.layout import Layout
 from strata_rules.wheel import record
 from strata_rules.wheel.scripts import script_files
 
-VERSION = 1
+VERSION = 2
 
 INSTALLER = b"strata\n"
 RUNTIME = "the runtime"
@@ -159,14 +158,14 @@ def run(execution: Execution) -> Tree:
     if params["ignores_case"]:
         _refuse_case_clashes(store, tree, runtime or EMPTY_TREE)
     packages.sort(key=lambda package: package.name)
-    libraries = _runtime_libraries(store, runtime) + _libraries(wheels, merged)
-    libraries.sort(key=lambda entry: entry.path)
+    native = _runtime_libraries(store, runtime) + _libraries(wheels, merged)
+    native.sort(key=lambda entry: (entry.path, entry.machine))
     return assemble(
         store,
         {
             "tree": tree,
             "packages.json": File(store.put(encode(packages))),
-            "libraries.json": File(store.put(encode(libraries))),
+            "libraries.json": File(store.put(encode(native))),
         },
     )
 
@@ -199,12 +198,12 @@ def _wheel(execution: Execution, name: str) -> _Wheel:
     if params["entry_points"]:
         own = lookup(store, unpacked, SCRIPTS)
         parts += _scripts(execution, contents, own if isinstance(own, Tree) else EMPTY_TREE, folders[SCRIPTS])
-    libraries = []
+    native = []
     for entry in found:
         scheme, _, inner = entry.path.partition("/")
         if scheme in folders:
-            libraries.append(msgspec.structs.replace(entry, path=posixpath.join(folders[scheme], inner)))
-    return _Wheel(contents, folders[contents.root], tuple(parts), tuple(libraries))
+            native.append(msgspec.structs.replace(entry, path=posixpath.join(folders[scheme], inner)))
+    return _Wheel(contents, folders[contents.root], tuple(parts), tuple(native))
 
 
 def _folders(params: Mapping[str, Json], name: str) -> dict[str, str]:
@@ -313,12 +312,12 @@ def _describe(store: Store, wheel: _Wheel, merged: _Merged) -> tuple[InstalledPa
 
 
 def _libraries(wheels: Iterable[_Wheel], merged: _Merged) -> list[Library]:
-    """List the ELF files of the wheels that are in the layer: not those that another wheel's file replaced."""
-    found: dict[str, Library] = {}
+    """List the native files of the wheels that are in the layer: not those that another wheel's file replaced."""
+    found: dict[tuple[str, str], Library] = {}
     for wheel in wheels:
         for entry in wheel.libraries:
             if merged.winners.get(entry.path, wheel.name) == wheel.name:
-                found[entry.path] = entry
+                found[entry.path, entry.machine] = entry
     return list(found.values())
 
 
@@ -327,11 +326,9 @@ def _runtime_libraries(store: Store, runtime: Tree | None) -> list[Library]:
     folder = None if runtime is None else lookup(store, runtime, "lib")
     found: list[Library] = []
     for file in store.load(folder.root).files if isinstance(folder, Tree) else ():
-        if ".so" in file.name:
+        if ".so" in file.name or file.name.endswith(".dylib"):
             with store.open(file.digest) as stream:
-                facts = elf.read(stream)
-            if facts is not None:
-                found.append(library(f"lib/{file.name}", facts))
+                found += libraries(f"lib/{file.name}", stream)
     return found
 
 

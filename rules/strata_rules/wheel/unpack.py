@@ -36,12 +36,11 @@ from strata_rules.contents import (
     Library,
     WheelContents,
     encode,
-    library,
 )
 from strata_rules.wheel import record
 from strata_rules.wheel.zips import Member, bad, file_and_folder, listed, printable, sound, store_member, unsafe
 
-VERSION = 1
+VERSION = 2
 
 MAX_METADATA = 16 << 20
 """Bytes of a file in `.dist-info` that is read into memory as a whole."""
@@ -61,7 +60,7 @@ class _Wheel(NamedTuple):
 
 
 class _Unpacked(NamedTuple):
-    """The files of a wheel by their place in the tree, and those of them that are ELF."""
+    """The files of a wheel by their place in the tree, and what a loader reads in those that are native."""
 
     nodes: dict[str, File]
     libraries: list[Library]
@@ -196,10 +195,9 @@ def _unpack(execution: Execution, wheel: _Wheel, places: dict[str, str]) -> _Unp
         execution.check_cancelled()
         place = places[path]
         with sound(wheel.file):
-            digest, facts = store_member(execution.store, wheel.archive, member.info)
+            digest, native = store_member(execution.store, wheel.archive, member.info, place)
         nodes[place] = File(digest, member.executable or place.startswith(f"{SCRIPTS}/"))
-        if facts is not None:
-            libraries.append(library(place, facts))
+        libraries += native
         if path not in unlisted and (problem := _mismatch(execution.store, path, rows.get(path), digest)):
             wrong.append(record.bad(wheel.file, problem))
         done += digest.size

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from strata_engine.digest import CHUNK, Digest
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import Store
-from strata_rules import elf
+from strata_rules.contents import NATIVE, Library, libraries
 
 MAX_MEMBERS = 500_000
 MAX_UNPACKED = 64 << 30
@@ -137,18 +137,23 @@ def file_and_folder(paths: Iterable[str]) -> list[str]:
     return sorted(files & folders)
 
 
-def store_member(store: Store, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[Digest, elf.Elf | None]:
-    """Put one member into the store; whatever its header claims, no more bytes than declared are taken."""
+def store_member(
+    store: Store, archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str
+) -> tuple[Digest, list[Library]]:
+    """Put one member into the store; whatever its header claims, no more bytes than declared are taken.
+
+    Also tell what the loader would read in it, as of a file at `place`.
+    """
     if info.file_size <= IN_MEMORY:
         data = archive.read(info)
-        return store.put(data), elf.read(io.BytesIO(data)) if data.startswith(elf.MAGIC) else None
+        return store.put(data), libraries(place, io.BytesIO(data)) if data.startswith(NATIVE) else []
     with archive.open(info) as source, store.writer() as blob:
         head = b""
         while chunk := source.read(CHUNK):
-            head = head or chunk[: len(elf.MAGIC)]
+            head = head or chunk[:4]
             blob.write(chunk)
         digest = blob.commit()
-    if head != elf.MAGIC:
-        return digest, None
+    if head not in NATIVE:
+        return digest, []
     with store.open(digest) as stream:
-        return digest, elf.read(stream)
+        return digest, libraries(place, stream)
