@@ -181,6 +181,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     description: str = ""
     place: Place | None = None
     """Where in the stack file this action comes from."""
+    origins: Mapping[str, str] = {}
+    """Where parameters come from, by their path or the beginning of it: `path#key`, a variable. For people alone."""
+    derived: Mapping[str, str] = {}
+    """Parameters that were taken from the output of another action, by their path: that one's label."""
 
 
 class Expansion(msgspec.Struct, frozen=True, kw_only=True, eq=False):

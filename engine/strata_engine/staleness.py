@@ -7,7 +7,8 @@ else is recorded to explain a rebuild, so the explanation cannot disagree with t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -63,6 +64,11 @@ class Reason(msgspec.Struct, frozen=True):
         return f"{text}: {self.old or '(none)'} → {self.new or '(none)'}"
 
 
+_Leaf: TypeAlias = str | tuple[str, ...]
+"""A parameter's value: text, or a list of texts."""
+
+_WORD = re.compile(r"[\w.-]+")
+
 Describe: TypeAlias = Callable[[str], str]
 
 
@@ -73,7 +79,7 @@ def explain(store: Store, old: Digest, new: Digest, action: Action, describe: De
     no longer kept.
     """
     before, after = (codec.decode_action(store.get(key)) for key in (old, new))
-    reasons = _command_reasons(store, before.command_digest, after.command_digest, action.label)
+    reasons = _command_reasons(store, before.command_digest, after.command_digest, action)
     reasons += _platform_reasons(dict(before.platform), dict(after.platform))
     if before.salt != after.salt:
         reasons.append(Reason(ReasonCode.SALT_CHANGED, "salt", before.salt.decode(), after.salt.decode()))
@@ -81,21 +87,72 @@ def explain(store: Store, old: Digest, new: Digest, action: Action, describe: De
     return tuple(reasons)
 
 
-def _command_reasons(store: Store, old: Digest, new: Digest, label: str) -> list[Reason]:
+def _command_reasons(store: Store, old: Digest, new: Digest, action: Action) -> list[Reason]:
     if old == new:
         return []
     before, after = (codec.decode_command(store.get(digest)) for digest in (old, new))
     if len(before.arguments) != 4 or len(after.arguments) != 4 or before.arguments[1] != after.arguments[1]:
         sides = (" ".join(side.arguments[:2]) for side in (before, after))
-        return [Reason(ReasonCode.DEFINITION_CHANGED, label, *sides)]
+        return [Reason(ReasonCode.DEFINITION_CHANGED, origin(action, "") or action.label, *sides)]
     reasons = []
     if before.arguments[2] != after.arguments[2]:
         reasons.append(Reason(ReasonCode.RULE_CHANGED, after.arguments[1], before.arguments[2], after.arguments[2]))
-    reasons += _compare(
-        ReasonCode.PARAMETER_CHANGED, *(_flat(json.loads(side.arguments[3]) or None) for side in (before, after))
-    )
+    reasons += _parameter_reasons(action, *(_flat(json.loads(side.arguments[3]) or None) for side in (before, after)))
     reasons += _compare(ReasonCode.ENV_CHANGED, dict(before.environment_variables), dict(after.environment_variables))
     return reasons
+
+
+def _parameter_reasons(action: Action, old: dict[str, _Leaf], new: dict[str, _Leaf]) -> Iterator[Reason]:
+    """Say each change of a parameter, of a list each element's, at the place where a person has written it."""
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        label = _begun(action.derived, name)
+        if label is not None:
+            yield Reason(ReasonCode.UPSTREAM_CHANGED, action.derived[label], _text(before), _text(after))
+            continue
+        subject = origin(action, name) or name
+        pairs = [(_text(before), _text(after))]
+        if isinstance(before, tuple) and isinstance(after, tuple):
+            pairs = list(_elements(before, after)) or pairs
+        for one, other in pairs:
+            yield Reason(ReasonCode.PARAMETER_CHANGED, subject, one, other)
+
+
+def origin(action: Action, parameter: str) -> str | None:
+    """Give the subject that a person knows a parameter by; None where it has only its own name."""
+    begun = _begun(action.origins, parameter)
+    return action.origins[begun] + parameter[len(begun) :] if begun is not None else None
+
+
+def _begun(known: Mapping[str, str], parameter: str) -> str | None:
+    """Find the longest of the known paths that a parameter's path is, or begins with."""
+    fits = [
+        name for name in known if parameter == name or (parameter.startswith(name) and parameter[len(name)] in ".[")
+    ]
+    return max(fits, key=len, default=None)
+
+
+def _elements(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    """Pair what left a list with what came into it, where both begin with the same word; nothing for a new order."""
+    gone, come = ([each for each in one if each not in other] for one, other in ((old, new), (new, old)))
+    for each in gone:
+        partner = next((other for other in come if _word(other) == _word(each)), None)
+        if partner is not None:
+            come.remove(partner)
+        yield each, partner
+    for each in come:
+        yield None, each
+
+
+def _word(text: str) -> str:
+    match = _WORD.match(text)
+    return match[0].lower() if match else text
+
+
+def _text(leaf: _Leaf | None) -> str | None:
+    return json.dumps(leaf, ensure_ascii=False) if isinstance(leaf, tuple) else leaf
 
 
 def _platform_reasons(old: dict[str, str], new: dict[str, str]) -> list[Reason]:
@@ -113,7 +170,7 @@ def _compare(code: ReasonCode, old: dict[str, str], new: dict[str, str]) -> list
     return [Reason(code, name, old.get(name), new.get(name)) for name in names]
 
 
-def _flat(value: object, path: str = "") -> dict[str, str]:
+def _flat(value: object, path: str = "") -> dict[str, _Leaf]:
     """Give each leaf of a parameter value under its path; an empty container is a leaf, nothing at all is none."""
     if value is None:
         return {}
@@ -123,6 +180,8 @@ def _flat(value: object, path: str = "") -> dict[str, str]:
         }
     if isinstance(value, list) and value and not all(isinstance(inner, str) for inner in value):
         return {k: v for index, inner in enumerate(value) for k, v in _flat(inner, f"{path}[{index}]").items()}
+    if isinstance(value, list):
+        return {path: tuple(value)}
     return {path: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
 
 

@@ -81,7 +81,7 @@ C = ReasonCode
             [
                 Reason(C.PARAMETER_CHANGED, "uv.index[1].url", "b", "c"),
                 Reason(C.PARAMETER_CHANGED, "uv.n", "1", "2"),
-                Reason(C.PARAMETER_CHANGED, "uv.names", '["x", "y"]', '["y"]'),
+                Reason(C.PARAMETER_CHANGED, "uv.names", "x", None),
                 Reason(C.PARAMETER_CHANGED, "uv.on", "true", "false"),
             ],
         ),
@@ -116,6 +116,49 @@ def test_every_change_of_the_definition(
     explained: Explained, old: dict[str, Any], new: dict[str, Any], expected: list[Reason]
 ) -> None:
     assert explained(action(**old), {}, action(**new), {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (["numpy>=2", "six"], ["six", "numpy>=2.1"], [("numpy>=2", "numpy>=2.1")]),
+        (["numpy>=2"], ["numpy-stl", "numpy>=2"], [(None, "numpy-stl")]),
+        (["a", "b", "c"], ["b"], [("a", None), ("c", None)]),
+        (["a[x]>1", "b"], ["A>2", "c"], [("a[x]>1", "A>2"), ("b", None), (None, "c")]),
+        (["a", "b"], ["b", "a"], [('["a", "b"]', '["b", "a"]')]),
+        ([], ["a"], [(None, "a")]),
+        (["; x", "; y"], ["; z"], [("; x", None), ("; y", None), (None, "; z")]),
+    ],
+)
+def test_of_a_list_each_element_is_told(
+    explained: Explained, old: list[str], new: list[str], expected: list[tuple[str | None, str | None]]
+) -> None:
+    found = explained(action(params={"requirements": old}), {}, action(params={"requirements": new}), {})
+    assert found == [Reason(C.PARAMETER_CHANGED, "requirements", *pair) for pair in expected]
+
+
+def test_parameters_are_told_where_a_person_has_written_them(explained: Explained) -> None:
+    origins = {"uv": "stack.toml#tool.uv", "uv.index": "stack.toml#index", "": "stack.toml#python"}
+    old = {"uv": {"index": [{"url": "a"}], "index-strategy": "x", "no": True}, "uvx": "1"}
+    new = {"uv": {"index": [{"url": "b"}], "index-strategy": "y", "no": False}, "uvx": "2"}
+    assert explained(action(params=old), {}, action(params=new, origins=origins), {}) == [
+        Reason(C.PARAMETER_CHANGED, "stack.toml#tool.uv.index-strategy", "x", "y"),
+        Reason(C.PARAMETER_CHANGED, "stack.toml#index[0].url", "a", "b"),
+        Reason(C.PARAMETER_CHANGED, "stack.toml#tool.uv.no", "true", "false"),
+        Reason(C.PARAMETER_CHANGED, "uvx", "1", "2"),
+    ]
+    fixed = [{"scope": Scope.FIXED_OUTPUT, "fixed": digit * 64, "origins": origins} for digit in "01"]
+    [reason] = explained(action(**fixed[0]), {}, action(**fixed[1]), {})
+    assert (reason.reason, reason.subject) == (C.DEFINITION_CHANGED, "stack.toml#python")
+
+
+def test_a_parameter_taken_from_an_output_changes_with_that_action(explained: Explained) -> None:
+    old, new = {"order": ["a", "b"], "name": "x@1"}, {"order": ["b"], "name": "x@2"}
+    derived = {"order": "app/lock", "name": "app/lock"}
+    assert explained(action(params=old), {}, action(params=new, derived=derived), {}) == [
+        Reason(C.UPSTREAM_CHANGED, "app/lock", "x@1", "x@2"),
+        Reason(C.UPSTREAM_CHANGED, "app/lock", '["a", "b"]', '["b"]'),
+    ]
 
 
 def test_an_action_that_had_no_parameters(explained: Explained) -> None:
