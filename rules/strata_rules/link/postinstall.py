@@ -61,7 +61,8 @@ class Layer(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Finish the layer that this file lies in."""
-    folder = Path(__file__).absolute().parent
+    # Symlinks stay as they are, for the layers are beside this one; `..` would look like a way out.
+    folder = Path(os.path.abspath(__file__)).parent  # noqa: PTH100 - absolute() would keep `..`
     try:
         if arguments == ["--compile"]:
             compile_missing(read_layer(folder).library)
