@@ -62,14 +62,17 @@ def parse_linux_target(text: str) -> tuple[int, int]:
         raise ValueError(f"Linux libc variant must be one of `glibc`, not `{variant}`")
     if not at:
         return parse_linux_target(DEFAULT_LINUX_TARGET)
-    if not (match := re.fullmatch(r"(\d{1,3})\.(\d{1,3})", version, re.ASCII)):
+    if not (match := re.fullmatch(r"\s*(\d{1,3})\s*\.\s*(\d{1,3})\s*", version, re.ASCII)):
         raise ValueError(f"Linux libc version must be of the form `X.Y`, not `{version}`")
     return int(match[1]), int(match[2])
 
 
 def parse_macosx_target(text: str) -> tuple[int, int]:
-    """Read `MAJOR` or `MAJOR.MINOR` into a macOS version. Raises ValueError with a message for the user."""
-    if not (match := re.fullmatch(r"(\d{1,3})(?:\.(\d{1,3}))?", text, re.ASCII)):
+    """Read `MAJOR` or `MAJOR.MINOR` into a macOS version. Raises ValueError with a message for the user.
+
+    Apple's tools take a third part as well, as in `10.13.4`; no wheel tells it.
+    """
+    if not (match := re.fullmatch(r"(\d{1,3})(?:\.(\d{1,3})(?:\.\d{1,3})?)?", text, re.ASCII)):
         raise ValueError(f"macOS target must be of the form `MAJOR` or `MAJOR.MINOR`, not `{text}`")
     return int(match[1]), int(match[2] or 0)
 

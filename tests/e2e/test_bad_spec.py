@@ -181,12 +181,12 @@ note: the first one is on line 2
     "reserved-name": (
         RUNTIME.replace('"py"', '"fetch"'),
         """\
-error[reserved-name]: no layer may be called `fetch`: labels such as `fetch/…` mean something else
+error[reserved-name]: no runtime may be called `fetch`: labels such as `fetch/…` mean something else
   --> strata.toml:2:8
    |
  2 | name = "fetch"
    |        ^^^^^^^
-hint: choose another name, such as `fetch-layer`
+hint: choose another name, such as `python-fetch`
 """,
     ),
     "name-with-a-separator": (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strata_rules.spec.gitignore import find_work_tree
+from strata_rules.spec.gitignore import find_work_tree, tracked_files
 
 GIT = shutil.which("git")
 
@@ -147,6 +147,38 @@ def test_the_git_file_of_a_submodule_is_followed_and_a_broken_one_does_no_harm(t
     assert shipped(sub) == {"x.py"}
 
 
+@pytest.mark.skipif(GIT is None, reason="git is not installed")
+@pytest.mark.parametrize("version", ["2", "4"])
+@pytest.mark.parametrize("names", ["sha1", "sha256"])
+def test_what_git_tracks_is_not_ignored_whatever_patterns_say(tmp_path, version, names):
+    top = tmp_path / "top"
+    top.mkdir()
+    git("init", "-q", f"--object-format={names}", cwd=top)
+    forced = ["a.log", "built/deep/kept.py", "built/x", f"long/{'n' * 200}.log", "ümlaut.log"]
+    for path in [*forced, "app.py", "b.log", "built/other.py", "built/deep/other.py", "free/x.py", "free/y.log"]:
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_text("")
+    (top / ".gitignore").write_text("*.log\nbuilt/\n")
+    git("-c", f"index.version={version}", "add", "-f", *forced, ".gitignore", cwd=top)
+    # A flag that only longer entries have.
+    git("add", "-N", "app.py", cwd=top)
+    git("update-index", f"--index-version={version}", cwd=top)
+    assert shipped(top) == {*forced, "app.py", "free/x.py"}
+    assert sorted(tracked_files((top / ".git" / "index").read_bytes())) == sorted([*forced, ".gitignore", "app.py"])
+    other = tmp_path / "other"
+    git("-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-qm", "first", cwd=top)
+    git("worktree", "add", "-q", str(other), cwd=top)
+    (other / "b.log").write_text("")
+    assert shipped(other) == {*forced}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"DIRC", b"DIRC\0\0\0\x09\0\0\0\0", b"DIRC\0\0\0\2\xff\xff\xff\xff" + b"\0" * 200]
+)
+def test_an_index_that_cannot_be_read_tracks_nothing(data):
+    assert tracked_files(data) == []
+
+
 def test_every_file_that_could_be_there_is_asked_for(tmp_path):
     top = make_repository(tmp_path)
     folder = top / "a" / "b"
@@ -162,5 +194,9 @@ def test_every_file_that_could_be_there_is_asked_for(tmp_path):
     assert {folder / ".git", folder.parent / ".git"} <= probed
     assert {each / ".gitignore" for each in (folder, folder.parent, top)} <= probed
     assert top / ".git" / "info" / "exclude" in probed
-    # Its stamp changes with every command of git, and would make every null build doubt itself.
-    assert top / ".git" not in probed
+    # Their stamps change with every command of git, and would make every null build doubt itself.
+    assert not {top / ".git", top / ".git" / "index"} & probed
+    (top / ".gitignore").write_text("*.log\n")
+    tree = find_work_tree(folder, Path.read_bytes, probe)
+    assert tree.ignores(folder / "x.log", is_folder=False)
+    assert top / ".git" / "index" in probed

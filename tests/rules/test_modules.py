@@ -63,6 +63,11 @@ def test_files_and_folders_become_inputs(folder):
     assert found.launch.input == Source("src/run.py")
     by_name = {module.import_name: module for module in found.support}
     assert list(by_name) == ["util", "b", "lib"]
+    write(folder, "lib-x.py", "notes.txt", "B.py")
+    found = modules(folder, application("notes.txt", "src/lib", "lib-x.py", "b.py", "src/run.py", "B.py"))["app-app"]
+    assert found.launch.file_name == "notes.txt"
+    # As venvstacks sorts them, by their text: the version of a lock depends on it.
+    assert [module.file_name for module in found.support] == ["B.py", "b.py", "lib-x.py", "lib", "run.py"]
     assert by_name["util"].input == Source(str(folder.parent / "shared" / "util.py"))
     assert isinstance(by_name["lib"].input, SourceTree)
     assert (by_name["lib"].input.path, by_name["lib"].file_name) == ("src/lib", "lib")
@@ -83,13 +88,16 @@ PACKAGE = [
 ]
 
 
-def test_without_git_only_bytecode_and_the_files_of_git_are_left_out(folder):
+def test_without_git_only_caches_of_bytecode_are_left_out(folder):
     write(folder, *PACKAGE)
     assert files(modules(folder, application("pack"))["app-app"].launch) == [
+        ".gitattributes",
         "__init__.py",
         "data.bin",
         "debug.log",
         "kept.log",
+        "old.pyc",
+        "sub/.gitignore",
         "sub/made.py",
         "sub/mod.py",
     ]
@@ -103,6 +111,7 @@ def test_what_git_ignores_is_left_out(folder):
         "__init__.py",
         "data.bin",
         "kept.log",
+        "old.pyc",
         "sub/mod.py",
     ]
 
@@ -135,7 +144,7 @@ def test_all_problems_of_all_applications_are_reported_together(folder):
             folder,
             application("app.py", "lib/app.py", "x/util.py", "y/util"),
             application("gone.py", "gone", name="b"),
-            application("notes.txt", ".", name="c"),
+            application(" ", ".", name="c"),
         )
         == """\
 error[module-conflict]: launch module `app` conflicts with a support module in application `app`
@@ -173,12 +182,11 @@ error[missing-module]: the support module `gone` does not exist
     |                    ^^^^^^
 hint: paths start from the folder of the stack file
 
-error[bad-module]: the launch module `notes.txt` is no Python module
+error[bad-module]: ` ` is not the path of a launch module
    --> venvstacks.toml:21:17
     |
- 21 | launch_module = "notes.txt"
-    |                 ^^^^^^^^^^^
-hint: a launch module is a `.py` file or the folder of a package
+ 21 | launch_module = " "
+    |                 ^^^
 
 error[bad-module]: `.` is not the path of a support module
    --> venvstacks.toml:22:20

@@ -161,7 +161,7 @@ def test_uv_knows_the_platform_by_a_name_of_its_own(target, linux, expected):
         (parse_linux_target, "musl@1.2", "Linux libc variant must be one of `glibc`, not `musl`"),
         (parse_linux_target, "glibc@2", "Linux libc version must be of the form `X.Y`, not `2`"),
         (parse_linux_target, "glibc@", "Linux libc version must be of the form `X.Y`, not ``"),
-        (parse_macosx_target, "13.0.1", "macOS target must be of the form `MAJOR` or `MAJOR.MINOR`, not `13.0.1`"),
+        (parse_macosx_target, "13.0.1.1", "macOS target must be of the form `MAJOR` or `MAJOR.MINOR`, not `13.0.1.1`"),
         (parse_macosx_target, "ventura", "macOS target must be of the form `MAJOR` or `MAJOR.MINOR`, not `ventura`"),
     ],
 )

@@ -59,11 +59,18 @@ frameworks = ["upper"]
 launch_module = "report.py"
 support_modules = ["lib/more.py", "lib/pack"]
 requirements = ["rich ; python_version > '3'"]
+index_overrides = { cpu = "main" }
+
+[[frameworks]]
+name = "lower"
+runtime = "py"
+requirements = []
+package_indexes = { pytorch = "cpu" }
 
 [[frameworks]]
 name = "upper"
 frameworks = ["lower"]
-requirements = ["numpy>=2", "requests[socks]==2.32.*"]
+requirements = [" numpy>=2\\t", "requests[socks]==2.32.*"]
 platforms = ["linux_x86_64", "win_amd64"]
 versioned = true
 linux_target = "glibc@2.35"
@@ -72,12 +79,6 @@ dynlib_exclude = ["triton/**", "*"]
 package_indexes = { PyTorch = "main" }
 index_overrides = { cpu = "main" }
 priority_indexes = ["main"]
-
-[[frameworks]]
-name = "lower"
-runtime = "py"
-requirements = []
-package_indexes = { pytorch = "cpu" }
 
 [[runtimes]]
 name = "py"
@@ -112,6 +113,8 @@ def test_every_field_is_read_and_layers_are_in_build_order():
     assert upper.platforms == ("win_amd64", "linux_x86_64") == report.platforms
     assert (upper.linux_target, upper.macosx_target, upper.spec.versioned) == ("glibc@2.35", "14.1", True)
     assert (report.linux_target, report.macosx_target, report.spec.versioned) == ("glibc@2.28", "13.0", False)
+    # Whether it was written counts in venvstacks' hashes.
+    assert report.spec.linux_target is None
     assert upper.spec.dynlib_exclude == ("triton/**", "*")
     assert upper.spec.requirements == ("numpy>=2", "requests[socks]==2.32.*")
     assert lower.package_indexes == {"pytorch": "cpu"}
@@ -149,36 +152,33 @@ def test_the_deployment_target_of_macos_is_taken_from_the_environment_where_a_la
     assert said.startswith("error[bad-target]: the variable `MACOSX_DEPLOYMENT_TARGET` is wrong: macOS target must be")
 
 
-LINEAR = RUNTIME + "".join(
+LINEAR = "".join(
     (
         application("empty", "D", "F@1"),
-        framework("F@1", "E"),
-        framework("D", "B", "C"),
-        framework("E", "B"),
+        framework("A"),
         framework("B", "A"),
         framework("C", "A"),
-        framework("A"),
+        framework("D", "B", "C"),
+        framework("E", "B"),
+        framework("F@1", "E"),
+        RUNTIME,
     )
 )
 
 
-def test_frameworks_are_linearised_as_base_classes_are_whatever_their_order_in_the_file():
+def test_frameworks_are_linearised_as_base_classes_are_whatever_the_order_of_kinds_in_the_file():
     stack = load(LINEAR)
-    orders = {layer.name: [below.name for below in layer.below] for layer in stack.layers}
-    assert orders == {
-        "py": [],
-        "A": [],
-        "B": ["A"],
-        "C": ["A"],
-        "D": ["B", "C", "A"],
-        "E": ["B", "A"],
-        "F@1": ["E", "B", "A"],
-        "empty": ["D", "F@1", "E", "B", "C", "A"],
-    }
-    seen = set()
-    for layer in stack.layers:
-        assert seen.issuperset(layer.lower)
-        seen.add(layer)
+    orders = [(layer.name, [below.name for below in layer.below]) for layer in stack.layers]
+    assert orders == [
+        ("py", []),
+        ("A", []),
+        ("B", ["A"]),
+        ("C", ["A"]),
+        ("D", ["B", "C", "A"]),
+        ("E", ["B", "A"]),
+        ("F@1", ["E", "B", "A"]),
+        ("empty", ["D", "F@1", "E", "B", "C", "A"]),
+    ]
     assert stack.layer("app-empty").lower[-1] is stack.layer("py")
 
 
@@ -188,9 +188,24 @@ def test_a_disabled_layer_disables_those_above_it():
 
 
 def test_names_that_were_allowed_still_are():
-    names = ["cpython@3.11", "layerF@1", "r[red]x", "a.b", "with space", "ümlaut"]
+    names = [
+        "cpython@3.11",
+        "layerF@1",
+        "r[red]x",
+        "a.b",
+        "with space",
+        "ümlaut",
+        ".hidden",
+        "__x",
+        "win_amd64",
+        "x" * 180,
+    ]
     tables = (RUNTIME.replace('"py"', f'"{name}"') for name in names)
     assert [layer.name for layer in load("".join(tables)).layers] == names
+    # Behind a prefix nothing is a folder of its own, a label of its own, or the metadata.
+    names = [".", "..", "wheel", "fetch", "app-x", "__venvstacks__"]
+    tables = (each(name) for name in names for each in (framework, application))
+    assert [layer.name for layer in load(RUNTIME + "".join(tables)).layers] == ["py", *names, *names]
 
 
 def test_warnings_do_not_stop_and_say_what_to_write_instead():
@@ -366,10 +381,34 @@ BAD = {
         "error[reserved-name]: the name of a runtime must not start with `app-`: the folders of applications do\n"
         '2:8 "app-x"\nhint: choose another name',
     ),
-    "reserved-name": (
+    "names-encoded-differently": (
+        RUNTIME + framework("caf\u00e9") + framework("cafe\u0301"),
+        "error[duplicate-name]: the names of framework `caf\u00e9` and framework `cafe\u0301` "
+        "differ in how their letters are encoded alone\n"
+        '10:8 "cafe\u0301"\nnote: they are one folder on file systems that normalize names\n'
+        "note: the first one is on line 6",
+    ),
+    "label-name": (
         RUNTIME.replace('"py"', '"wheel"'),
-        "error[reserved-name]: no layer may be called `wheel`: labels such as `wheel/…` mean something else\n"
-        '2:8 "wheel"\nhint: choose another name, such as `wheel-layer`',
+        "error[reserved-name]: no runtime may be called `wheel`: labels such as `wheel/…` mean something else\n"
+        '2:8 "wheel"\nhint: choose another name, such as `python-wheel`',
+    ),
+    "metadata-name": (
+        RUNTIME.replace('"py"', '"__venvstacks__"'),
+        "error[reserved-name]: no runtime may be called `__venvstacks__`: "
+        "the metadata of published layers is in a folder of that name\n"
+        '2:8 "__venvstacks__"\nhint: choose another name, such as `python-venvstacks`',
+    ),
+    "temporary-name": (
+        RUNTIME.replace('"py"', '".strata-tmp-1"'),
+        "error[reserved-name]: the name of a runtime must not start with `.strata-tmp-`: "
+        "outputs that are being written do\n"
+        '2:8 ".strata-tmp-1"\nhint: choose another name, such as `python-strata-tmp-1`',
+    ),
+    "forward-reference": (
+        RUNTIME + framework("b", "a") + framework("a"),
+        "error[forward-reference]: framework `b` references framework `a`, which is defined after it\n"
+        "7:15 'a'\nnote: `a` is defined on line 10\nhint: move the table of `a` above that of `b`",
     ),
     "malformed-version": (
         RUNTIME.replace("@3.12.9", ""),
@@ -565,8 +604,7 @@ def test_a_bad_stack_file_gets_one_clear_diagnostic(text, expected):
         ("", "the name of a runtime is empty"),
         (".", "the name of runtime `.` is a folder of its own"),
         ("..", "the name of runtime `..` is a folder of its own"),
-        (".hidden", "the name of runtime `.hidden` starts with `.`"),
-        ("__x", "the name of runtime `__x` starts with `__`"),
+        ("x" * 201, f"the name of runtime `{'x' * 40}…` is longer than 200 bytes"),
         ("a/b", "the name of runtime `a/b` contains `/`"),
         ("a\\\\b", "the name of runtime `a\\b` contains `\\`"),
         ("a\\u0000b", "the name of runtime `a\\x00b` contains a control character"),
@@ -614,14 +652,18 @@ url = "https://example.org/b"
 """
 
 
+def indexes(**taken):
+    return "package_indexes = { " + ", ".join(f'{name} = "{index}"' for name, index in taken.items()) + " }\n"
+
+
 def test_conflicts_of_inherited_indexes_name_both_layers_and_can_be_accepted():
     text = (
         INDEXES
         + RUNTIME
         + framework("x")
-        + 'package_indexes = { numpy = "a" }\n'
+        + indexes(numpy="a")
         + framework("y")
-        + 'package_indexes = { NumPy = "b" }\n'
+        + indexes(NumPy="b")
         + application("z", "x", "y")
     )
     assert (
@@ -640,6 +682,64 @@ hint: specify `index_overrides = { b = "a" }` to accept
     accepted = load(text + 'index_overrides = { b = "a" }\n')
     assert accepted.layer("app-z").package_indexes == {"numpy": "a"}
     assert "takes it from `b`" in problems(text + 'index_overrides = { a = "b" }\n')
+
+
+def test_each_layer_accepts_conflicts_for_itself_alone():
+    lower = RUNTIME + framework("x") + indexes(numpy="a") + framework("y", "x") + indexes(numpy="b")
+    lower += 'index_overrides = { a = "b" }\n'
+    assert load(INDEXES + lower).layer("framework-y").package_indexes == {"numpy": "b"}
+    said = problems(INDEXES + lower + application("z", "y"))
+    assert "application `z` has inconsistent package index override(s) for `numpy`" in said
+    accepted = load(INDEXES + lower + application("z", "y") + 'index_overrides = { a = "b" }\n')
+    assert accepted.layer("app-z").package_indexes == {"numpy": "b"}
+
+
+def test_what_frameworks_inherited_from_the_runtime_is_theirs():
+    lower = RUNTIME + indexes(numpy="a") + framework("x") + indexes(numpy="b") + 'index_overrides = { a = "b" }\n'
+    lower += framework("y")
+    stack = load(INDEXES + lower + application("z", "y", "x") + 'index_overrides = { b = "a" }\n')
+    assert stack.layer("app-z").package_indexes == {"numpy": "a"}
+    # Its own choice answers to the one that won below, which is all that it can name.
+    third = '[[tool.uv.index]]\nname = "c"\nurl = "https://example.org/c"\n'
+    text = INDEXES + third + lower + application("z", "x", "y")
+    stack = load(text + indexes(numpy="c") + 'index_overrides = { a = "b", b = "c" }\n')
+    assert stack.layer("app-z").package_indexes == {"numpy": "c"}
+
+
+def test_an_override_of_an_index_that_is_not_there_is_told():
+    stack = load(INDEXES + RUNTIME + 'index_overrides = { a = "bb" }\n')
+    assert [each.message for each in stack.warnings] == [
+        "`index_overrides` of runtime `py` names an unknown package index `bb`"
+    ]
+
+
+def test_a_name_that_is_a_version_of_another_layer_is_told():
+    stack = load(RUNTIME + "versioned = true\n" + RUNTIME.replace('"py"', '"py@2"') + RUNTIME.replace('"py"', '"py@x"'))
+    (warning,) = stack.warnings
+    assert (warning.id, warning.place.line) == ("shared-target", 7)
+    assert warning.message == "runtime `py` is deployed as `py@2` when its lock has version 2, as runtime `py@2` is"
+
+
+@pytest.mark.parametrize(
+    ("launch", "support", "files", "told"),
+    [
+        ("app.py", "", ["app.py"], []),
+        ("app.pyc", "", ["app.pyc"], []),
+        ("my-app.py", "", ["my-app.py"], []),
+        ("pack", "", ["pack", "pack/__main__.py"], []),
+        ("pack/", "", ["pack", "pack/__main__.py"], []),
+        ("gone.py", "", [], []),
+        ("pack", "", ["pack", "pack/__init__.py"], ["not-runnable"]),
+        ("notes.txt", "", ["notes.txt"], ["not-runnable"]),
+        ("a.b.py", "", ["a.b.py"], ["not-runnable"]),
+        ("json.py", "", ["json.py"], ["shadowed-module"]),
+        ("app.py", "lib/json", ["app.py"], ["shadowed-module"]),
+    ],
+)
+def test_modules_that_python_would_not_run_or_find_are_told(launch, support, files, told):
+    text = RUNTIME + application("x").replace("app.py", launch) + f"support_modules = {[support] if support else []}\n"
+    stack = load(text, others=dict.fromkeys(files, ""))
+    assert [(each.id, each.place.line) for each in stack.warnings] == [(each, 10 if support else 9) for each in told]
 
 
 def test_a_broken_uv_file_is_reported_with_the_stack_file():

@@ -161,9 +161,40 @@ def test_exclude_newer_is_the_variable_or_the_setting(written, variable, newer, 
     assert layer_config(stack, stack.layer("py")).canonical()["settings"]["exclude-newer"] == newer
 
 
+@pytest.mark.parametrize("span", ["1 week", "3 days 12h", "P3D", "-P1Y", "30days", "2 hours ago"])
+def test_exclude_newer_may_be_a_span(span):
+    stack, _ = load(f'[tool.uv]\nexclude-newer = "{span}"\n' + RUNTIME)
+    assert (stack.uv.exclude_newer, stack.uv.lock_time) == (span, None)
+
+
 def test_the_variable_counts_without_any_settings():
     stack, _ = load(RUNTIME, env={"UV_EXCLUDE_NEWER": "2024-01-02"})
     assert stack.uv.exclude_newer == "2024-01-02"
+    for text in ("", "[tool.uv]\n"):
+        with pytest.raises(SpecError, match="the variable `UV_EXCLUDE_NEWER` is no time: `soon`"):
+            load(text + RUNTIME, env={"UV_EXCLUDE_NEWER": "soon"})
+
+
+def test_paths_that_start_where_venvstacks_resolves_are_found_and_told(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "stack.toml").write_text(
+        '[tool.uv]\nfind-links = ["../../wheels", "wheels"]\nindex = [{ url = "../../wheels" }]\n' + RUNTIME
+    )
+    stack = load_stack(tmp_path / "stack.toml", Path.read_bytes, env={})
+    config = layer_config(stack, stack.layer("py"))
+    assert config.folders() == (tmp_path / "wheels",)
+    assert config.canonical()["settings"]["find-links"] == ["wheels", "wheels"]
+    assert [(each.id, each.place.line, each.hint) for each in stack.warnings] == [
+        ("moved-folder", 2, "write `wheels`"),
+        ("moved-folder", 3, "write `wheels`"),
+    ]
+
+
+def test_what_else_a_source_says_has_no_effect():
+    index = "[tool.uv]\nindex = [{name = 'a', url = 'https://example.org'}]\n[tool.uv.sources]\n"
+    stack, _ = load(index + "x = { index = 'a', marker = \"sys_platform == 'linux'\" }\n" + RUNTIME)
+    assert stack.uv.sources == {"x": "a"}
+    assert [(each.id, each.place[1:3]) for each in stack.warnings] == [("no-effect", (4, 20))]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +220,13 @@ def test_credentials_are_stripped(url, stripped):
         ("[tool.uv]\nindex = 3\n", "`index` of `tool.uv` must be an array of tables", (2, 9)),
         ("[tool.uv]\nfind-links = 'x'\n", "`find-links` of `tool.uv` must be an array of strings", (2, 14)),
         ("[[tool.uv.index]]\nname = 'x'\n", "a package index has no `url`", (1, 1)),
+        (
+            "[tool.uv]\nexclude-newer = 'soon'\n",
+            "`exclude-newer` of `tool.uv` must be a time, not `soon`",
+            (2, 17),
+        ),
+        ("[tool.uv]\nexclude-newer = ''\n", "`exclude-newer` of `tool.uv` must be a time, not ``", (2, 17)),
+        ("[tool.uv]\nexclude-newer = 3\n", "`exclude-newer` of `tool.uv` must be a time, not an integer", (2, 17)),
         (
             "[[tool.uv.index]]\nurl = 'x'\nname = 3\n",
             "`name` of a package index must be a string, not an integer",

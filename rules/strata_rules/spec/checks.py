@@ -6,6 +6,7 @@ It must not follow references: `spec` does. Each check notes what is wrong at th
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,8 +31,17 @@ from strata_rules.spec.fields import Problems, Table
 from strata_rules.spec.source import did_you_mean
 from strata_rules.spec.uvconfig import known_indexes
 
-RESERVED_NAMES = ("fetch", "wheel")
+LABEL_NAMES = ("fetch", "wheel")
 """What labels call things that belong to no layer."""
+
+METADATA_FOLDER = "__venvstacks__"
+"""What stands beside the layers in an output folder."""
+
+TEMPORARY_PREFIX = ".strata-tmp-"
+"""What an output is called until it is whole."""
+
+_LONGEST = 200
+"""Of a layer's folder, in bytes: file systems take 255, and locks and archives add to it."""
 
 _NO_NAME = re.compile(r"\s*(?:-|\.{0,2}[/\\]|~|[\w+]+:|\.+$)|[^<>=!~;@]*(?:\.whl|\.tar\.gz|\.zip)\s*$")
 """What is no requirement, but a path, URL or option of an installer."""
@@ -96,33 +106,51 @@ def check_layer(layer: Declared, problems: Problems) -> None:
         _check_python(layer, layer.spec.python_implementation, problems)
 
 
+def folded(name: str) -> str:
+    """Give what is equal for names that some file system takes for one: it ignores case, or how letters are encoded."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def check_name(layer: Declared, problems: Problems) -> None:
     """Refuse names that cannot be a folder's, or that mean something else."""
-    name, place = layer.spec.name, layer.place("name")
+    name, folder, place = layer.spec.name, layer.env_name, layer.place("name")
     wrong = None
     if not name:
         wrong = "is empty"
-    elif name in (".", ".."):
+    elif folder in (".", ".."):
         wrong = "is a folder of its own"
     elif found := next((each for each in "/\\" if each in name), None):
         wrong = f"contains `{found}`"
     elif any(ord(each) < 32 or 127 <= ord(each) < 160 for each in name):
         wrong = "contains a control character"
-    elif name.startswith((".", "__")):
-        wrong = f"starts with `{'.' if name[0] == '.' else '__'}`"
+    elif len(folder.encode()) > _LONGEST:
+        wrong = f"is longer than {_LONGEST} bytes"
     if wrong:
+        article = "an" if layer.kind == "application" else "a"
         shown = name if name.isprintable() else ascii(name)[1:-1]
-        message = f"the name of {f'{layer.kind} `{shown}`' if name else f'a {layer.kind}'} {wrong}"
+        shown = f"{shown[:40]}…" if len(shown) > 60 else shown
+        message = f"the name of {f'{layer.kind} `{shown}`' if name else f'{article} {layer.kind}'} {wrong}"
         hint = "a layer's name becomes the name of a folder: letters, digits, `-`, `_`, `.` and `@` are good"
         problems.error("bad-name", message, place, hint=hint)
-    elif name in RESERVED_NAMES:
-        message = f"no layer may be called `{name}`: labels such as `{name}/…` mean something else"
-        problems.error("reserved-name", message, place, hint=f"choose another name, such as `{name}-layer`")
+    elif reserved := _reserved(folder):
+        hint = f"choose another name, such as `python-{name.strip('._')}`"
+        problems.error("reserved-name", reserved, place, hint=hint)
     elif layer.kind == "runtime":
         for key, _, prefix, _ in CATEGORIES:
             if prefix and name.startswith(prefix):
                 message = f"the name of a runtime must not start with `{prefix}`: the folders of {key} do"
                 problems.error("reserved-name", message, place, hint="choose another name")
+
+
+def _reserved(folder: str) -> str | None:
+    """Say why no layer may have this name, which only runtimes come to: all others have a prefix."""
+    if folder in LABEL_NAMES:
+        return f"no runtime may be called `{folder}`: labels such as `{folder}/…` mean something else"
+    if folded(folder) == METADATA_FOLDER:
+        return f"no runtime may be called `{folder}`: the metadata of published layers is in a folder of that name"
+    if folded(folder).startswith(TEMPORARY_PREFIX):
+        return f"the name of a runtime must not start with `{TEMPORARY_PREFIX}`: outputs that are being written do"
+    return None
 
 
 def _check_requirement(layer: Declared, index: int, text: str, problems: Problems) -> None:
@@ -196,6 +224,11 @@ def check_indexes(layer: Declared, known: Mapping[str, Any], problems: Problems)
         if index not in known:
             message = f"{layer.who} references an unknown package index `{index}`"
             problems.error("unknown-index", message, place, hint=did_you_mean(index, known) or known_indexes(known))
+    for loser, winner in layer.spec.index_overrides.items():
+        for index in (each for each in (loser, winner) if each not in known):
+            message = f"`index_overrides` of {layer.who} names an unknown package index `{index}`"
+            place = layer.table.place("index_overrides", loser, of="key" if index == loser else "value")
+            problems.warn("unknown-index", message, place, hint=did_you_mean(index, known) or known_indexes(known))
 
 
 def check_strata(strata: ToolStrata, table: Table, runtimes: list[str], problems: Problems) -> None:

@@ -11,8 +11,6 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from strata_rules.platforms import DEFAULT_LINUX_TARGET
-
 Kind: TypeAlias = Literal["runtime", "framework", "application"]
 Provider: TypeAlias = Literal["pbs", "archive", "local", "conda"]
 ArchiveFormat: TypeAlias = Literal["tar.xz", "tar.zst", "tar.gz", "zip", "dir"]
@@ -38,8 +36,8 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The target platforms, where not all that the layers below have; `[]` disables the layer."""
     versioned: bool = False
     """Whether the deployed name carries the version of the lock, as `NAME@VERSION`."""
-    linux_target: str = DEFAULT_LINUX_TARGET
-    """The C library that Linux wheels may need: `glibc` or `glibc@X.Y`."""
+    linux_target: str | None = None
+    """The C library that Linux wheels may need, `glibc` or `glibc@X.Y`; `glibc@2.28` without it."""
     macosx_target: str | None = None
     """The oldest macOS that wheels must run on; `$MACOSX_DEPLOYMENT_TARGET` or `13.0` without it."""
     dynlib_exclude: tuple[str, ...] = ()
@@ -47,7 +45,7 @@ class LayerSpec(msgspec.Struct, frozen=True, kw_only=True):
     package_indexes: Mapping[str, str] = {}
     """Distribution to the named index that it is taken from, here and in the layers above."""
     index_overrides: Mapping[str, str] = {}
-    """Accepted conflicts of inherited `package_indexes`: the index that yields, and the one that wins."""
+    """Accepted conflicts with `package_indexes` of lower layers: the index that yields, and the one that wins."""
     priority_indexes: tuple[str, ...] = ()
     """Named indexes that this layer asks before all others."""
 

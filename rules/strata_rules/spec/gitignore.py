@@ -2,7 +2,8 @@
 
 It must not know what the answer is for. Every file is read, and every absence noticed, through the given functions, so
 that a new `.gitignore` anywhere is a change. The machine's own settings (`core.excludesFile`) are not asked: two
-machines must agree.
+machines must agree. What git tracks it does not ignore, whatever patterns say; since git writes its index time and
+again, that is read only once a pattern has matched something.
 
 The hard part is that a pattern says nothing of what is below the folder that it matches. git never looks into an
 ignored folder, so a later `!` cannot bring back a file there; but where the folder itself is brought back, an earlier
@@ -14,9 +15,10 @@ its own matching also matches all paths below one, which its regular expressions
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
@@ -45,19 +47,42 @@ class _Rule(NamedTuple):
 class WorkTree:
     """The git work tree round a folder, and what git ignores in it."""
 
-    def __init__(self, top: Path, exclude: Path, read: Callable[[Path], bytes], probe: Callable[[Path], bool]) -> None:
+    def __init__(
+        self, top: Path, exclude: Path, index: Path, read: Callable[[Path], bytes], probe: Callable[[Path], bool]
+    ) -> None:
         self.top = top
         """The folder that holds `.git`."""
         self._exclude = exclude
+        self._index = index
         self._read = read
         self._probe = probe
         self._rules: dict[Path, list[_Rule]] = {}
+        self._tracked: frozenset[str] | None = None
+        self._opened: set[Path] = set()
+        """Ignored folders that hold something tracked: all else in them is ignored."""
 
     def ignores(self, path: Path, *, is_folder: bool) -> bool:
         """Tell whether a path is ignored whose folders are not; nothing outside the work tree is."""
         if not path.is_relative_to(self.top) or path == self.top:
             return False
-        # The ignore file that is nearest wins, and in each the last line that matches.
+        if path.parent not in self._opened and not self._matched(path, is_folder=is_folder):
+            return False
+        if path.relative_to(self.top).as_posix() not in self._all_tracked():
+            return True
+        if is_folder:
+            self._opened.add(path)
+        return False
+
+    def _all_tracked(self) -> frozenset[str]:
+        """Give the files that git tracks, and the folders that they are in."""
+        if self._tracked is None:
+            files = tracked_files(self._read(self._index)) if self._probe(self._index) else []
+            folders = {str(folder) for file in files for folder in PurePosixPath(file).parents}
+            self._tracked = frozenset({*files, *folders})
+        return self._tracked
+
+    def _matched(self, path: Path, *, is_folder: bool) -> bool:
+        """Tell whether patterns say so: those of the nearest ignore file that has any, the last one there."""
         for folder in path.parents:
             found = _verdict(self._rules_of(folder / ".gitignore"), path.relative_to(folder).as_posix(), is_folder)
             if found is not None:
@@ -87,23 +112,71 @@ def find_work_tree(folder: Path, read: Callable[[Path], bytes], probe: Callable[
         git = top / ".git"
         # The folder `.git` itself changes with every git command; its HEAD is there as long as the folder is.
         if probe(git / "HEAD"):
-            return WorkTree(top, git / "info" / "exclude", read, probe)
+            return WorkTree(top, git / "info" / "exclude", git / "index", read, probe)
         if probe(git):
-            common = git if git.is_dir() else _common_folder(git, read, probe)
-            return WorkTree(top, common / "info" / "exclude", read, probe)
+            own, common = (git, git) if git.is_dir() else _folders(git, read, probe)
+            return WorkTree(top, common / "info" / "exclude", own / "index", read, probe)
     return None
 
 
-def _common_folder(file: Path, read: Callable[[Path], bytes], probe: Callable[[Path], bool]) -> Path:
-    """Follow a `.git` file to the folder that a repository's work trees share."""
+def _folders(file: Path, read: Callable[[Path], bytes], probe: Callable[[Path], bool]) -> tuple[Path, Path]:
+    """Follow a `.git` file to the folder of this work tree, and to the one that a repository's work trees share."""
     try:
-        folder = file.parent / read(file).decode("utf-8", "surrogateescape").removeprefix("gitdir:").strip()
-        if probe(folder / "commondir"):
-            folder /= read(folder / "commondir").decode("utf-8", "surrogateescape").strip()
+        own = file.parent / read(file).decode("utf-8", "surrogateescape").removeprefix("gitdir:").strip()
+        common = own
+        if probe(own / "commondir"):
+            common = own / read(own / "commondir").decode("utf-8", "surrogateescape").strip()
     except (OSError, StrataError):
         # A broken link to the repository: the ignore files of the work tree still say what they say.
-        return file.parent / ".git"
-    return folder
+        return file.parent / ".git", file.parent / ".git"
+    return own, common
+
+
+def tracked_files(index: bytes) -> list[str]:
+    """List the paths in an index of git, of version 2, 3 or 4; none in one that cannot be read.
+
+    A repository of SHA-256 names has longer entries and does not say so in its index.
+    """
+    for size in (20, 32):
+        try:
+            return _entries(index, size)
+        except (ValueError, IndexError, struct.error):
+            continue
+    return []
+
+
+def _entries(index: bytes, name_size: int) -> list[str]:
+    signature, version, count = struct.unpack_from(">4sII", index)
+    if signature != b"DIRC" or version not in (2, 3, 4):
+        raise ValueError(version)
+    found: list[str] = []
+    at, last = 12, b""
+    for _ in range(count):
+        start = at
+        at += 40 + name_size
+        (flags,) = struct.unpack_from(">H", index, at)
+        at += 4 if flags & 0x4000 else 2
+        kept = 0
+        if version == 4:
+            # Names share what they begin with: how much of the last one is dropped comes first.
+            dropped, at = _number(index, at)
+            kept = len(last) - dropped
+        end = index.index(b"\0", at)
+        last = last[:kept] + index[at:end]
+        if kept < 0 or (flags & 0xFFF) != min(len(last), 0xFFF):
+            raise ValueError(last)
+        at = end + 1 if version == 4 else start + (end - start) // 8 * 8 + 8
+        found.append(last.decode("utf-8", "surrogateescape"))
+    return found
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number of git's packs, high bits first, each byte but the last with its top bit set."""
+    value = data[at] & 0x7F
+    while data[at] & 0x80:
+        at += 1
+        value = ((value + 1) << 7) | (data[at] & 0x7F)
+    return value, at + 1
 
 
 def _parse(text: str) -> list[_Rule]:

@@ -6,14 +6,16 @@ as well: a layer with a broken reference, and every layer above it, is left out 
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
 from strata_engine.errors import Place
-from strata_rules.platforms import DEFAULT_MACOSX_TARGET, PLATFORMS, parse_macosx_target
-from strata_rules.spec.checks import Declared
+from strata_rules.platforms import DEFAULT_LINUX_TARGET, DEFAULT_MACOSX_TARGET, PLATFORMS, parse_macosx_target
+from strata_rules.spec.checks import Declared, folded
 from strata_rules.spec.declared import FrameworkSpec, Kind, LayerSpec, RuntimeSpec
 from strata_rules.spec.fields import Problems
 from strata_rules.spec.linear import UnmergeableError, dependencies_first, merge
@@ -58,7 +60,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     @property
     def linux_target(self) -> str:
         """The C library that its Linux wheels may need, as `glibc@X.Y`."""
-        return self.spec.linux_target
+        return DEFAULT_LINUX_TARGET if self.spec.linux_target is None else self.spec.linux_target
 
     @property
     def implementation(self) -> str:
@@ -94,14 +96,16 @@ def _check_names(layers: list[Declared], problems: Problems) -> None:
         if "name" in layer.bad or not layer.spec.name:
             continue
         env_name = layer.env_name
-        folded = unicodedata.normalize("NFC", env_name).casefold()
-        first = seen.setdefault(folded, layer)
+        first = seen.setdefault(folded(env_name), layer)
         if first is layer:
             continue
         line = first.place("name").line
-        if first.env_name != env_name:
+        if first.env_name != env_name and first.env_name.casefold() == env_name.casefold():
             message = f"the names of {first.who} and {layer.who} differ in case alone"
             notes = ["they are one folder on file systems that ignore case", f"the first one is on line {line}"]
+        elif first.env_name != env_name:
+            message = f"the names of {first.who} and {layer.who} differ in how their letters are encoded alone"
+            notes = ["they are one folder on file systems that normalize names", f"the first one is on line {line}"]
         elif first.kind == layer.kind:
             message = f"{layer.kind} names must be distinct: `{layer.spec.name}` is already defined"
             notes = [f"the first one is on line {line}"]
@@ -109,6 +113,21 @@ def _check_names(layers: list[Declared], problems: Problems) -> None:
             message = f"{first.who} and {layer.who} would share the folder `{env_name}`"
             notes = [f"the first one is on line {line}"]
         problems.error("duplicate-name", message, layer.place("name"), notes=notes)
+    _check_versioned(layers, seen, problems)
+
+
+def _check_versioned(layers: list[Declared], seen: Mapping[str, Declared], problems: Problems) -> None:
+    """Warn of a layer whose name is what a versioned one is deployed as, in some version of its lock."""
+    for layer in layers:
+        base, at, version = layer.env_name.rpartition("@")
+        other = seen.get(folded(base)) if at and re.fullmatch(r"[1-9]\d*", version, re.ASCII) else None
+        if other is not None and other.spec.versioned and not layer.spec.versioned:
+            problems.warn(
+                "shared-target",
+                f"{other.who} is deployed as `{layer.env_name}` when its lock has version {version}, as {layer.who} is",
+                layer.place("name"),
+                hint="give one of them another name",
+            )
 
 
 def link_layers(layers: list[Declared], env: Mapping[str, str], problems: Problems) -> tuple[Layer, ...]:
@@ -142,12 +161,29 @@ class _Linking:
         order, cycles = dependencies_first(below)
         for way in cycles:
             self._report_cycle(way)
+        self._check_order(below, {pair for way in cycles for pair in itertools.pairwise(way)})
         for name in order:
             self._layered(self.frameworks[name])
         for each in self.declared:
             if each.kind == "application":
                 self._layered(each)
         return tuple(self.linked.values())
+
+    def _check_order(self, below: Mapping[str, Sequence[str]], on_cycles: AbstractSet[tuple[str, str]]) -> None:
+        """Refuse references to what comes later: venvstacks reads frameworks in the order of the file."""
+        positions = {name: index for index, name in enumerate(below)}
+        for name, lower in below.items():
+            for index, each in enumerate(lower):
+                if positions.get(each, -1) <= positions[name] or (name, each) in on_cycles:
+                    continue
+                later = self.frameworks[each]
+                self.problems.error(
+                    "forward-reference",
+                    f"framework `{name}` references framework `{each}`, which is defined after it",
+                    self.frameworks[name].place("frameworks", index),
+                    notes=[f"`{each}` is defined on line {later.place('name').line}"],
+                    hint=f"move the table of `{each}` above that of `{name}`",
+                )
 
     def _check_environment(self) -> None:
         if all(each.spec.macosx_target is not None for each in self.declared):
@@ -248,11 +284,13 @@ class _Linking:
         self._add(each, base, below, tuple(name for name in common if name in each.spec.platforms))
 
     def _add(self, each: Declared, base: Layer | None, below: tuple[Layer, ...], platforms: tuple[str, ...]) -> None:
-        lower = below if base is None else (*below, base)
-        accepted = {pair for spec in (each.spec, *(it.spec for it in lower)) for pair in spec.index_overrides.items()}
-        named = [(each.who, each.spec.package_indexes)]
-        named += [(f"{it.kind} `{it.name}`", it.spec.package_indexes) for it in lower]
-        merged, conflicts = merge_package_indexes(named, accepted)
+        # What the runtime says has reached every framework on it, so it is asked only where there is none between.
+        lower = below or (() if base is None else (base,))
+        merged, conflicts = merge_package_indexes(
+            (each.who, each.spec.package_indexes),
+            [(f"{it.kind} `{it.name}`", it.package_indexes) for it in lower],
+            each.spec.index_overrides,
+        )
         for conflict in conflicts:
             own = "package_indexes" in each.table.values
             self.problems.error(

@@ -27,6 +27,7 @@ from strata_rules.spec.declared import (
     ToolStrata,
 )
 from strata_rules.spec.fields import Problems, Table, decode, kind_of
+from strata_rules.spec.launch import check_launch
 from strata_rules.spec.layers import MACOSX_DEPLOYMENT_TARGET, Layer, link_layers
 from strata_rules.spec.source import Document, decode_toml, did_you_mean
 from strata_rules.spec.uvconfig import EXCLUDE_NEWER, UvConfig, read_uv_config
@@ -114,10 +115,13 @@ def load_stack(
     problems = Problems()
     layers = _declared_layers(document, problems)
     strata = _tool_strata(document, layers, problems)
-    uv = read_uv_config(document, path.absolute().parent, read, probe or Path.exists, env, problems)
+    root, probe = path.absolute().parent, probe or Path.exists
+    uv = read_uv_config(document, root, read, probe, env, problems)
     for layer in layers:
         check_layer(layer, problems)
         check_indexes(layer, uv.named, problems)
+        if layer.kind == "application" and "launch_module" not in layer.bad:
+            check_launch(layer, root, probe, problems)
     linked = link_layers(layers, env, problems)
     problems.stop()
     return Stack(
@@ -197,7 +201,10 @@ def _declare(category: Category, table: Table, problems: Problems) -> Declared:
         if field not in category.spec.__struct_fields__
     }
     decoded = decode(category.spec, table._replace(values=values), problems, elsewhere=elsewhere)
-    return Declared(category, table, decoded.value, decoded.bad)
+    spec = decoded.value
+    requirements = tuple(each.strip() for each in spec.requirements)
+    spec = spec if requirements == spec.requirements else msgspec.structs.replace(spec, requirements=requirements)
+    return Declared(category, table, spec, decoded.bad)
 
 
 def _tool_strata(document: Document, layers: list[Declared], problems: Problems) -> ToolStrata:

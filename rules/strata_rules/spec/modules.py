@@ -1,7 +1,7 @@
 """The modules of applications: what they are called, whether they are there, and which files of a folder are shipped.
 
-It must not copy or hash anything: it gives the inputs that the engine captures. A folder is shipped without what git
-ignores, without git's own files, and without bytecode; a single file is shipped as it is.
+It must not copy or hash anything: it gives the inputs that the engine captures. A folder is shipped without bytecode
+caches and, in a git work tree, without what git ignores and git's own files; a single file is shipped as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ApplicationModules(msgspec.Struct, frozen=True, kw_only=True):
 
     launch: Module
     support: tuple[Module, ...]
-    """Sorted by path."""
+    """Sorted by their paths as the stack file has them."""
 
 
 def application_modules(
@@ -72,7 +72,12 @@ class _Finder:
             self._module(path, layer.place("support_modules", index), "support module")
             for index, path in enumerate(spec.support_modules)
         ]
-        found = sorted((module for module in support if module is not None), key=lambda module: module.path)
+        # By their text, as venvstacks sorts them: the version of a layer's lock depends on it.
+        found = [
+            module
+            for _, module in sorted(zip(spec.support_modules, support, strict=True), key=lambda it: it[0])
+            if module is not None
+        ]
         if launch is None or len(found) != len(support):
             return None
         return ApplicationModules(launch=launch, support=tuple(found))
@@ -101,10 +106,6 @@ class _Finder:
             self.problems.error("missing-module", f"the {what} `{written}` does not exist", place, hint=hint)
             return None
         if not path.is_dir():
-            if what == "launch module" and path.suffix != ".py":
-                hint = "a launch module is a `.py` file or the folder of a package"
-                self.problems.error("bad-module", f"the {what} `{written}` is no Python module", place, hint=hint)
-                return None
             return Module(import_name=path.stem, file_name=path.name, path=path, input=Source(self._named(path)))
         if self.work_tree is not None and self.work_tree.ignores_folder(path):
             message = f"the {what} `{written}` is a folder that git ignores: nothing of it would be shipped"
@@ -125,8 +126,10 @@ def accept_shipped(folder: Path, work_tree: WorkTree | None) -> Callable[[str, b
 
     def accept(path: str, is_folder: bool) -> bool:  # noqa: FBT001 - the signature that SourceTree asks for
         name = path.rpartition("/")[2]
-        if name.startswith(".git") or name == "__pycache__" or name.endswith(".pyc"):
+        if name == "__pycache__":
             return False
-        return work_tree is None or not work_tree.ignores(folder / path, is_folder=is_folder)
+        if work_tree is None:
+            return True
+        return not name.startswith(".git") and not work_tree.ignores(folder / path, is_folder=is_folder)
 
     return accept

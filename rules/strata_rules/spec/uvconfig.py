@@ -33,6 +33,8 @@ _SECRET_NAME = re.compile(
     r"token|secret|password|passwd|credential|signature|(^|[-_])(api[-_]?key|key|auth|sig)$", re.IGNORECASE
 )
 
+_SPAN = re.compile(r"-?[pP][\d.,a-zA-Z]+|(?:\d+[\d.]*\s*[a-zA-Z]+[\s,]*)+(?:ago)?")
+"""A span of time as uv reads it: `1 week`, `3 days 12h`, `P3D`."""
 
 _HOST = re.compile(r"[\w.:-]+")
 
@@ -147,21 +149,29 @@ class IndexConflict(NamedTuple):
 
 
 def merge_package_indexes(
-    layers: Sequence[tuple[str, Mapping[str, str]]], accepted: Iterable[tuple[str, str]]
+    own: tuple[str, Mapping[str, str]],
+    lower: Sequence[tuple[str, Mapping[str, str]]],
+    overrides: Mapping[str, str],
 ) -> tuple[dict[str, str], list[IndexConflict]]:
-    """Merge `package_indexes` of a layer and of those below it, in this order: the first one wins.
+    """Merge `package_indexes` of a layer and of those below it, by their names: own ones win, then the first below.
 
-    Conflicts are listed unless (loser, winner) is accepted.
+    Conflicts are listed but for those where the layer's `overrides` turn the index that yields into the other; what
+    lower layers accepted holds for them alone.
     """
-    accepted = set(accepted)
     merged: dict[str, tuple[str, str]] = {}
     conflicts = []
-    for layer, indexes in layers:
-        for written, index in indexes.items():
-            name = canonicalize_name(written)
+    for layer, indexes in lower:
+        for name, index in indexes.items():
             winner, winner_layer = merged.setdefault(name, (index, layer))
-            if winner != index and (index, winner) not in accepted:
+            if winner not in (index, overrides.get(index)):
                 conflicts.append(IndexConflict(name, winner, winner_layer, index, layer))
+    layer, indexes = own
+    for written, index in indexes.items():
+        name = canonicalize_name(written)
+        inherited, its_layer = merged.get(name, (index, layer))
+        if index not in (inherited, overrides.get(inherited)):
+            conflicts.append(IndexConflict(name, index, layer, inherited, its_layer))
+    merged |= {canonicalize_name(written): (index, layer) for written, index in indexes.items()}
     return {name: index for name, (index, _) in merged.items()}, conflicts
 
 
@@ -229,20 +239,41 @@ def read_uv_config(
             return UvConfig()
         table = Table(document, (), f"`{UV_FILE}`", document.values)
     else:
-        return UvConfig(settings=_exclude_newer({}, env))
+        settings: dict[str, Any] = {}
+        _exclude_newer(settings, None, env, problems)
+        return UvConfig(settings=settings)
     settings = {name: value for name, value in table.values.items() if name not in ("index", "sources")}
     indexes = _indexes(table, problems)
     _check_arrays(table, problems)
-    _check_places(table, indexes, root, probe, problems)
+    indexes = _find_places(table, settings, indexes, _Folders(root, probe), problems)
+    _exclude_newer(settings, table, env, problems)
     sources = _sources(table, {index.name for index in indexes if index.name is not None}, problems)
-    return UvConfig(settings=_exclude_newer(settings, env), indexes=indexes, sources=sources, table=table)
+    return UvConfig(settings=settings, indexes=indexes, sources=sources, table=table)
 
 
-def _exclude_newer(settings: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
-    value = env.get(EXCLUDE_NEWER) or settings.get("exclude-newer")
-    if isinstance(value, date | datetime):
-        value = value.isoformat()
-    return settings if value is None else settings | {"exclude-newer": value}
+def _exclude_newer(settings: dict[str, Any], table: Table | None, env: Mapping[str, str], problems: Problems) -> None:
+    """Let the variable win over the setting, and refuse what is no time: uv would leave out all settings with it."""
+    name = "exclude-newer"
+    hint = "write a date, a time or a span, such as `2025-06-01`, `2025-06-01T12:00:00Z` or `1 week`"
+    variable, value = env.get(EXCLUDE_NEWER), settings.get(name)
+    if variable:
+        settings[name] = variable
+        if not _is_time(variable):
+            problems.error("bad-time", f"the variable `{EXCLUDE_NEWER}` is no time: `{variable}`", hint=hint)
+    elif isinstance(value, date | datetime):
+        settings[name] = value.isoformat()
+    elif table is not None and value is not None and not (isinstance(value, str) and _is_time(value)):
+        said = f"`{value}`" if isinstance(value, str) else kind_of(value)
+        message = f"`{name}` of {table.who} must be a time, not {said}"
+        problems.error("bad-time", message, table.place(name), hint=hint)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return _SPAN.fullmatch(text) is not None
+    return True
 
 
 def _check_arrays(table: Table, problems: Problems) -> None:
@@ -253,23 +284,51 @@ def _check_arrays(table: Table, problems: Problems) -> None:
             problems.error("wrong-type", f"`{name}` of {table.who} must be an array of strings", table.place(name))
 
 
-def _check_places(
-    table: Table, indexes: Iterable[UvIndex], root: Path, probe: Callable[[Path], bool], problems: Problems
-) -> None:
+class _Folders(NamedTuple):
+    """Where relative paths start from, and how to look whether something is there."""
+
+    root: Path
+    probe: Callable[[Path], bool]
+
+
+def _find_places(
+    table: Table, settings: dict[str, Any], indexes: tuple[UvIndex, ...], folders: _Folders, problems: Problems
+) -> tuple[UvIndex, ...]:
     """Refuse folders that are not there and logins that cannot be read: uv would say so of a file of ours."""
-    links = table.values.get("find-links", [])
-    given: list[tuple[Any, tuple[str | int, ...]]]
-    given = [(each, ("find-links", number)) for number, each in enumerate(links if isinstance(links, list) else [])]
-    given += [(index.url, ("index", index.number, "url")) for index in indexes]
-    for text, path in given:
-        folder = local_path(text, root) if isinstance(text, str) else None
-        if folder is not None and not probe(folder):
-            message = f"there is no folder or page `{text}` to take wheels from"
-            hint = "paths start from the folder of the stack file"
-            problems.error("missing-folder", message, table.place(*path), hint=hint)
-        elif folder is None and isinstance(text, str) and not is_readable(text):
+    links = settings.get("find-links")
+    if isinstance(links, list) and all(isinstance(each, str) for each in links):
+        settings["find-links"] = [
+            _find_place(table, each, ("find-links", number), folders, problems) for number, each in enumerate(links)
+        ]
+    return tuple(
+        msgspec.structs.replace(
+            index, url=_find_place(table, index.url, ("index", index.number, "url"), folders, problems)
+        )
+        for index in indexes
+    )
+
+
+def _find_place(table: Table, text: str, path: tuple[str | int, ...], folders: _Folders, problems: Problems) -> str:
+    """Check one folder or URL; give it as it holds from the stack file's folder."""
+    folder = local_path(text, folders.root)
+    if folder is None:
+        if not is_readable(text):
             message = f"a URL of `{path[0]}` has a login that cannot be read"
             problems.error("bad-index-url", message, table.place(*path), hint=WRITE_LOGIN)
+    elif not folders.probe(folder):
+        # venvstacks lets uv resolve in a folder two below the stack file's, where such a path starts.
+        meant = Path(os.path.normpath(folders.root / "_build" / "resolve" / text))
+        if text.startswith("..") and folders.probe(meant):
+            shown = Path(os.path.relpath(meant, folders.root)).as_posix()
+            message = (
+                f"`{text}` is not there, and was taken for `{shown}`: paths start from the folder of the stack file"
+            )
+            problems.warn("moved-folder", message, table.place(*path), hint=f"write `{shown}`")
+            return shown
+        message = f"there is no folder or page `{text}` to take wheels from"
+        hint = "paths start from the folder of the stack file"
+        problems.error("missing-folder", message, table.place(*path), hint=hint)
+    return text
 
 
 def _indexes(table: Table, problems: Problems) -> tuple[UvIndex, ...]:
@@ -304,25 +363,30 @@ def _sources(table: Table, known: set[str], problems: Problems) -> dict[str, str
     found: dict[str, str] = {}
     for written, source in entries.items():
         name = canonicalize_name(written)
-        if not (isinstance(source, dict) and set(source) == {"index"} and isinstance(source["index"], str)):
+        index = source.get("index") if isinstance(source, dict) else None
+        if not isinstance(index, str):
             problems.error(
                 "bad-source",
                 f"the source of `{written}` must be a package index",
                 table.place("sources", written),
                 hint=f'write `{written} = {{ index = "NAME" }}`, with the name of an entry of `index`',
             )
-        elif source["index"] not in known:
+            continue
+        for key in (each for each in source if each != "index"):
+            message = f"`{key}` of the source of `{written}` has no effect: only its index counts"
+            problems.warn("no-effect", message, table.place("sources", written, key, of="key"), hint=f"remove `{key}`")
+        if index not in known:
             problems.error(
                 "unknown-index",
-                f"the source of `{written}` references an unknown package index `{source['index']}`",
+                f"the source of `{written}` references an unknown package index `{index}`",
                 table.place("sources", written, "index"),
-                hint=did_you_mean(source["index"], known) or known_indexes(known),
+                hint=did_you_mean(index, known) or known_indexes(known),
             )
         elif name in found:
             message = f"there are multiple sources for `{name}` after name normalization"
             problems.error("duplicate-source", message, table.place("sources", written, of="key"))
         else:
-            found[name] = source["index"]
+            found[name] = index
     return found
 
 
