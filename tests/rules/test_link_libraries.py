@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import glob
+import re
+from typing import Any
+
+import msgspec
 import pytest
+from glob_samples import PATHS, PATTERNS
 
 from strata_engine.errors import ActionError
 from strata_rules.contents import Library, decode, encode
-from strata_rules.link import glibc
+from strata_rules.link import dyld, glibc
 from strata_rules.link.globs import excluder
 from strata_rules.link.libraries import Linked, Target, link_libraries, module_name
 from strata_rules.link.offers import Offers
@@ -204,3 +210,197 @@ def test_exclude_patterns(pattern: str, yes: list[str], no: list[str]) -> None:
 def test_offers_are_read_back() -> None:
     offers = layer("np", FOO, BAR, ext("_e", "libfoo.so.1")).offers
     assert decode(encode(offers), Offers) == offers
+
+
+# -- who would provide what is missing --------------------------------------------------------------------------------
+
+
+def advice(linked: Linked) -> str:
+    [warning] = linked.warnings
+    assert warning.id == "unresolved-library"
+    return "\n".join([warning.message, *warning.notes, str(warning.hint)])
+
+
+def test_one_warning_names_who_would_provide_what_is_missing() -> None:
+    low = layer(
+        "framework-low@2",
+        FOO,
+        so("q/libarm.so", soname="libarm.so", machine="ARM"),
+        so("z/libver.so.1", soname="libver.so.1"),
+        so("o/libodd.so.5", soname="libodd-internal.so"),
+        exclude=("none/**", "foo.libs/**"),
+    )
+    assert "libfoo.so.1" not in low.offers.libraries
+    assert "libfoo.so.1" not in low.links
+    wanted = ("libfoo.so.1", "libarm.so", "libver.so.2", "libodd.so.5", "libcudart.so.12", "libcusparse.so.12")
+    said = advice(layer("app-x", ext("_e", *wanted), ext("_f", "libfoo.so.1"), below=(low,)))
+    assert said == (
+        "`libarm.so`, `libcudart.so.12`, `libcusparse.so.12`, `libfoo.so.1`, `libodd.so.5`, `libver.so.2` are needed,"
+        " offered by no layer, and not among the libraries that every Linux system has\n"
+        f"`libarm.so` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so`\n"
+        f"`framework-low@2` has it as `{SITE}/q/libarm.so`, for another machine type: `ARM`\n"
+        f"`libcudart.so.12` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so`\n"
+        "`libcudart.so.12` is in the distribution `nvidia-cuda-runtime-cu12`\n"
+        f"`libcusparse.so.12` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so`\n"
+        "`libcusparse.so.12` is in the distribution `nvidia-cusparse-cu12` or `nvidia-cusparse`\n"
+        f"`libfoo.so.1` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so` and 1 more\n"
+        f"`framework-low@2` has it as `{SITE}/foo.libs/libfoo.so.1.2`, and leaves it out: `dynlib_exclude` has"
+        " `foo.libs/**`\n"
+        f"`libodd.so.5` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so`\n"
+        f"`framework-low@2` has `{SITE}/o/libodd.so.5`, but it calls itself `libodd-internal.so`, and the loader goes"
+        " by that\n"
+        f"`libver.so.2` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so`\n"
+        f"`framework-low@2` has another version of it, `libver.so.1`, as `{SITE}/z/libver.so.1`\n"
+        "give `framework-low@2` a build of it for the target platform; require `nvidia-cuda-runtime-cu12`;"
+        " require `nvidia-cusparse-cu12` or `nvidia-cusparse`; let `framework-low@2` offer it: take `foo.libs/**` out"
+        ' of its `dynlib_exclude`; set `[tool.strata] dynlib = "launcher"`, with which the loader finds it by its file'
+        " name; require versions that agree on `libver`; or see to it that the target systems have them"
+    )
+
+
+def test_what_is_needed_elsewhere_too_is_counted() -> None:
+    low = layer("low", FOO, exclude=("*",))
+    said = advice(layer("app", *(ext(f"_{number}", "libfoo.so.1") for number in range(3)), below=(low,)))
+    assert "and 2 more" in said
+    said = advice(layer("app", *(ext("_e", *(f"libn{number:02}.so" for number in range(12))),), below=(low,)))
+    assert "and 4 more are needed" in said
+
+
+def test_offers_change_with_what_is_told_and_with_nothing_else() -> None:
+    """An exclusion that excludes nothing, or a rebuilt library, leaves the input of the layers above as it was."""
+    offers = encode(layer("np", FOO, BAR).offers)
+    assert encode(layer("np", FOO, BAR, exclude=("nothing/**",)).offers) == offers
+    assert encode(layer("np", FOO, BAR, exclude=("foo.libs/**",)).offers) != offers
+
+
+# -- macOS ------------------------------------------------------------------------------------------------------------
+
+ARM = Target(dyld, "ARM64")
+
+
+def mac(name: str, *files: Library, below: tuple[Linked, ...] = (), **more: Any) -> Linked:
+    return link_libraries(
+        name,
+        files,
+        SITE,
+        [linked.offers for linked in below],
+        ARM,
+        excluded=excluder(more.pop("exclude", ())),
+        same=lambda first, second: first == second,
+        **more,
+    )
+
+
+def dylib(path: str, name: str, *needed: str, rpath: tuple[str, ...] = (), machine: str = "ARM64") -> Library:
+    return Library(path=f"{SITE}/{path}", soname=name, needed=needed, rpath=rpath, machine=machine)
+
+
+def bundle(path: str, *needed: str, rpath: tuple[str, ...] = (), weak: tuple[str, ...] = ()) -> Library:
+    path = f"{SITE}/{path}.cpython-312-darwin.so"
+    return Library(path=path, needed=needed, rpath=rpath, weak=weak, machine="ARM64")
+
+
+MAC_FOO = dylib("foo/libfoo.1.dylib", "@rpath/libfoo.1.dylib")
+
+
+def test_dyld_takes_a_loaded_image_by_its_install_name() -> None:
+    mid = dylib("mid/libmid.dylib", "/opt/made/libmid.dylib", "@rpath/libfoo.1.dylib", "/usr/lib/libSystem.B.dylib")
+    low = mac("framework-low", MAC_FOO)
+    up = mac("framework-up", mid, below=(low,))
+    app = mac("app", bundle("pkg/_e", "/opt/made/libmid.dylib", "@rpath/libfoo.1.dylib"), below=(up, low))
+    assert app.needs == {
+        "pkg._e": (f"framework-low/{SITE}/foo/libfoo.1.dylib", f"framework-up/{SITE}/mid/libmid.dylib")
+    }
+    assert low.links == {"libfoo.1.dylib": f"{SITE}/foo/libfoo.1.dylib"}
+    assert not app.warnings
+
+
+def test_what_dyld_finds_is_left_to_it() -> None:
+    low = mac("low", MAC_FOO)
+    own = dylib("pkg/.dylibs/libfoo.1.dylib", "/DLC/pkg/.dylibs/libfoo.1.dylib", "@loader_path/libbar.dylib")
+    beside = dylib("pkg/.dylibs/libbar.dylib", "/DLC/pkg/.dylibs/libbar.dylib")
+    for module in (
+        bundle("pkg/_e", "@loader_path/.dylibs/libfoo.1.dylib"),
+        bundle("pkg/deep/_e", "@loader_path/../.dylibs/libfoo.1.dylib"),
+        bundle("pkg/_e", "@rpath/libfoo.1.dylib", rpath=("/nowhere", "@loader_path/.dylibs")),
+        bundle("pkg/_e", "@rpath/.dylibs/libfoo.1.dylib", rpath=("@loader_path/",)),
+    ):
+        app = mac("app", own, beside, module, below=(low,))
+        assert app.needs == {}
+        assert not app.warnings
+
+
+def test_search_paths_of_who_loads_hold_for_what_is_loaded() -> None:
+    inner = dylib("pkg/lib/libinner.dylib", "@rpath/libinner.dylib", "@rpath/libfoo.1.dylib")
+    own = dylib("pkg/other/libfoo.1.dylib", "@rpath/libfoo.1.dylib")
+    module = bundle("pkg/_e", "@rpath/libinner.dylib", rpath=("@loader_path/lib", "@loader_path/other"))
+    assert mac("app", inner, own, module, below=(mac("low", MAC_FOO),)).needs == {}
+
+
+def test_needs_relative_to_two_files_are_two_needs() -> None:
+    found = [dylib(f"{name}/libx.dylib", f"/DLC/{name}/libx.dylib") for name in ("a", "b")]
+    low = mac("low", MAC_FOO)
+    wrap = [
+        dylib("a/libwrap.dylib", "/DLC/a/libwrap.dylib", "@loader_path/libx.dylib"),
+        dylib("b/libwrap.dylib", "/DLC/b/libwrap.dylib", "@loader_path/libx.dylib", "@loader_path/libgone.dylib"),
+    ]
+    module = bundle("_e", "@loader_path/a/libwrap.dylib", "@loader_path/b/libwrap.dylib")
+    said = advice(mac("app", *found[:1], *wrap, module, below=(low,), exclude=("*",)))
+    assert f"`@loader_path/libx.dylib` is needed by `{SITE}/b/libwrap.dylib`" in said
+    assert "libraries that macOS has" in said
+
+
+def test_weak_needs_are_met_and_not_missed() -> None:
+    low = mac("low", MAC_FOO)
+    module = bundle("_e", weak=("@rpath/libfoo.1.dylib", "@rpath/libgone.dylib"))
+    app = mac("app", module, below=(low,))
+    assert app.needs == {"_e": (f"low/{SITE}/foo/libfoo.1.dylib",)}
+    assert not app.warnings
+
+
+def test_a_library_under_another_install_name_is_named_and_found_by_a_launcher() -> None:
+    low = mac("low", dylib("foo/libfoo.1.dylib", "/DLC/foo/libfoo.1.dylib"), exclude=())
+    module = bundle("_e", "@rpath/libfoo.1.dylib")
+    said = advice(mac("app", module, below=(low,)))
+    assert f"`low` has `{SITE}/foo/libfoo.1.dylib`, but it calls itself `/DLC/foo/libfoo.1.dylib`" in said
+    assert 'dynlib = "launcher"' in said
+    assert not mac("app", module, below=(low,), launcher=True).warnings
+    other = mac("low", dylib("foo/libfoo.2.dylib", "@rpath/libfoo.2.dylib"))
+    assert "another version of it, `@rpath/libfoo.2.dylib`" in advice(mac("app", module, below=(other,)))
+
+
+def test_the_other_architecture_of_a_universal_file_is_not_missed() -> None:
+    both = [msgspec.structs.replace(MAC_FOO, machine=machine) for machine in ("ARM64", "X86")]
+    low = mac("low", *both, dylib("x/libintel.dylib", "@rpath/libintel.dylib", machine="X86"))
+    assert list(low.offers.libraries) == ["@rpath/libfoo.1.dylib"]
+    assert list(low.offers.withheld) == ["@rpath/libintel.dylib"]
+    assert low.links == {"libfoo.1.dylib": f"{SITE}/foo/libfoo.1.dylib"}
+
+
+def test_macos_own_libraries() -> None:
+    system = (
+        "/usr/lib/libc++.1.dylib",
+        "/System/Library/Frameworks/Security.framework/Versions/A/Security",
+        "@rpath/libswiftCore.dylib",
+        "@executable_path/../lib/libpython3.12.dylib",
+        "/Library/Frameworks/Python.framework/Versions/3.12/Python",
+    )
+    assert all(map(dyld.is_system, system))
+    assert not any(map(dyld.is_system, ("/usr/local/lib/libomp.dylib", "@rpath/libomp.dylib", "libc++.1.dylib")))
+
+
+# -- dynlib_exclude ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(glob, "translate"), reason="glob.translate is new in 3.13")
+def test_exclusions_are_globs() -> None:
+    for pattern in PATTERNS:
+        theirs = re.compile(glob.translate("/" + pattern, recursive=True, include_hidden=True, seps="/"))
+        ours = excluder([pattern])
+        for path in PATHS:
+            assert (ours(path) is not None) == (theirs.search("/" + path) is not None), (pattern, path)
+
+
+def test_the_first_pattern_that_matches_is_named() -> None:
+    assert excluder(["b", "a/**", "*"])("x/a/c") == "a/**"
+    assert excluder([])("a") is None
