@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from strata_engine import why
+from typing import Any
+
 from strata_engine.events import Outcome
 from strata_engine.run_record import ActionReport, RunRecord
 from strata_engine.staleness import Reason, ReasonCode
+from strata_engine.why import Root, Story, last_move_of, last_run_of
 
 EDIT = Reason(ReasonCode.INPUT_CHANGED, "app.py", "aa", "bb")
-PIN = Reason(ReasonCode.PARAMETER_CHANGED, "requirements", "a", "b")
+PIN = Reason(ReasonCode.PARAMETER_CHANGED, "stack.toml#requirements", "a", "b")
 
 
 def upstream(label: str) -> Reason:
     return Reason(ReasonCode.UPSTREAM_CHANGED, label, "1", "2")
 
 
-def report(label: str, *reasons: Reason, seconds: float = 1.0, outcome: Outcome = Outcome.EXECUTED) -> ActionReport:
-    return ActionReport(label=label, mnemonic="M", key="", outcome=outcome, reasons=reasons, seconds=seconds)
+def first(label: str) -> Reason:
+    return Reason(ReasonCode.FIRST_BUILD, label)
+
+
+def report(
+    label: str, *reasons: Reason, seconds: float = 1.0, outcome: Outcome = Outcome.EXECUTED, **more: Any
+) -> ActionReport:
+    fields = {"key": f"{label}-2", "previous": f"{label}-1", "output": "new", "former": "old"} | more
+    return ActionReport(label=label, mnemonic="M", outcome=outcome, reasons=reasons, seconds=seconds, **fields)
 
 
 def record(*reports: ActionReport, run: str = "r") -> RunRecord:
@@ -28,12 +37,15 @@ BUILD = record(
     report("install", upstream("lock"), seconds=2.0),
     report("link", upstream("install"), EDIT, seconds=1.0),
     report("archive", upstream("link"), seconds=8.0),
-    report("other", outcome=Outcome.UP_TO_DATE),
 )
 
 
+def roots(story: Story, label: str | None = None) -> list[tuple[Reason, tuple[str, ...], int, float]]:
+    return [tuple(root) for root in story.roots(label)]
+
+
 def test_a_chain_leads_to_every_cause_nearest_first() -> None:
-    found = why.chain(BUILD, "archive")
+    found = Story([BUILD]).chain("archive")
     assert [(c.report.label, c.depth, c.own) for c in found] == [
         ("archive", 0, ()),
         ("link", 1, (EDIT,)),
@@ -43,22 +55,96 @@ def test_a_chain_leads_to_every_cause_nearest_first() -> None:
 
 
 def test_roots_say_what_each_cause_cost() -> None:
-    found = why.roots(BUILD)
-    assert [(r.report.label, r.reasons, r.actions, r.seconds) for r in found] == [
-        ("lock", (PIN,), 4, 15.0),
-        ("link", (EDIT,), 2, 9.0),
-    ]
+    story = Story([BUILD])
+    assert roots(story) == [(PIN, ("lock",), 4, 15.0), (EDIT, ("link",), 2, 9.0)]
+    assert roots(story, "install") == [(PIN, ("lock",), 4, 15.0)]
+    assert roots(story, "archive") == roots(story)
 
 
-def test_an_upstream_that_did_not_run_in_this_build_is_a_cause_of_its_own() -> None:
-    [root] = why.roots(record(report("link", upstream("install"))))
-    assert root.reasons == (upstream("install"),)
+def test_one_change_that_reaches_several_actions_at_once_is_one_cause() -> None:
+    build = record(report("a/lock", PIN), report("b/lock", PIN), report("b/install", upstream("b/lock")))
+    assert roots(Story([build])) == [(PIN, ("a/lock", "b/lock"), 3, 3.0)]
+
+
+def test_what_a_lock_selects_is_there_because_of_the_lock() -> None:
+    removed = Reason(ReasonCode.INPUT_REMOVED, "wheels/old", "1", None)
+    added = Reason(ReasonCode.INPUT_ADDED, "wheel/new", None, "2")
+    known = Reason(ReasonCode.INPUT_ADDED, "wheel/known-elsewhere", None, "3")
+    build = record(
+        report("app/lock", PIN),
+        report("fetch/new", first("fetch/new"), deciders=("app/lock",), previous=""),
+        report("wheel/new", first("wheel/new"), upstream=("fetch/new",), deciders=("app/lock",), previous=""),
+        report("app/install", added, known, removed, upstream=("wheel/new",), deciders=("app/lock",)),
+    )
+    assert roots(Story([build])) == [(PIN, ("app/lock",), 4, 4.0)]
+    chain = Story([build]).chain("app/install")
+    assert [(cause.report.label, cause.own) for cause in chain] == [
+        ("app/install", ()), ("wheel/new", ()), ("app/lock", (PIN,)), ("fetch/new", ()),
+    ]  # fmt: skip
+
+
+def test_of_a_first_build_what_comes_first_is_the_cause() -> None:
+    build = record(
+        report("python/capture", first("python/capture")),
+        report("app/lock", first("app/lock"), EDIT),
+        report("wheel/x", first("wheel/x"), deciders=("app/lock",)),
+        report("app/install", first("app/install"), upstream=("wheel/x",), deciders=("app/lock",)),
+        report("app/link", first("app/link"), upstream=("app/install", "python/capture")),
+        report("new/link", first("new/link"), upstream=("other",)),
+        report("other", EDIT),
+    )
+    assert {root.reason: root.actions for root in Story([build]).roots()} == {
+        first("python/capture"): 2, first("app/lock"): 4, EDIT: 5, first("new/link"): 1,
+    }  # fmt: skip
+
+
+def test_what_an_earlier_build_had_brought_up_to_date_is_told_from_its_record() -> None:
+    earlier = record(report("lock", PIN), report("install", upstream("lock")), run="1")
+    between = record(run="2")
+    later = record(report("link", upstream("install")), run="3")
+    story = Story([earlier, between, later])
+    assert [(cause.report.label, cause.run) for cause in story.chain("link")] == [
+        ("link", "3"), ("install", "1"), ("lock", "1"),
+    ]  # fmt: skip
+    assert roots(story) == [(PIN, ("lock",), 1, 1.0)]
+    done = record(report("lock", PIN), report("link", EDIT, key="link-1"), run="1")
+    own = Story([done, record(report("link", upstream("lock")), run="2")])
+    assert roots(own) == [(upstream("lock"), ("link",), 1, 1.0)], "that change had reached it already"
+
+
+def test_an_upstream_that_no_record_knows_is_a_cause_of_its_own() -> None:
+    build = record(report("link", upstream("install"), Reason(ReasonCode.OUTPUT_MISSING, "_build/x")))
+    [cause] = Story([build]).chain("link")
+    assert cause.own == build.actions[0].reasons
+
+
+def test_what_came_from_the_cache_passes_causes_on_and_costs_nothing() -> None:
+    build = record(report("lock", PIN, outcome=Outcome.CACHED, seconds=9.0), report("link", upstream("lock")))
+    assert roots(Story([build])) == [(PIN, ("lock",), 1, 1.0)]
+
+
+def test_where_the_wave_stopped() -> None:
+    build = record(
+        report("same", PIN, output="x", former="x"),
+        report("placed-again", PIN, output="x", former="x", key="1", previous="1"),
+        report("other", upstream("same")),
+        report("failed", PIN, outcome=Outcome.FAILED, output="", former=""),
+    )
+    assert Story([build]).cutoffs() == ["same"]
+
+
+def test_a_long_chain_and_many_causes_are_no_matter() -> None:
+    reports = [report("0", PIN)]
+    reports += [report(str(n), upstream(str(n - 1)), Reason(ReasonCode.FORCED, str(n))) for n in range(1, 3000)]
+    found: list[Root] = Story([record(*reversed(reports))]).roots()
+    assert len(found) == 3000
+    assert found[0][2:] == (3000, 3000.0)
 
 
 def test_the_last_run_of_a_label_is_found_behind_builds_that_did_not_run_it() -> None:
-    older, newer = record(report("a", EDIT), run="1"), record(report("b", EDIT), run="2")
-    quiet = record(report("a", outcome=Outcome.UP_TO_DATE), run="3")
-    records = [older, newer, quiet]
-    assert why.last_run_of(records, "a") == older
-    assert why.last_run_of(records, None) == newer
-    assert why.last_run_of(records, "c") is None
+    cached = record(report("lock", PIN, outcome=Outcome.CACHED), run="3")
+    records = [BUILD, record(run="2"), cached]
+    found = last_run_of(records, "lock"), last_run_of(records, None), last_move_of(records, "lock")
+    assert [each.run for each in found if each is not None] == ["r", "r", "3"]
+    assert last_run_of(records, "unknown") is None
+    assert last_run_of([], None) is None

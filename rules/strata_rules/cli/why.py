@@ -44,8 +44,9 @@ def command(arguments: tuple[str, ...], *, as_json: bool) -> None:
     if record is None:
         what = f"`{label}` has not run in any recorded build" if label else "no recorded build has run anything"
         raise SpecError.of("no-history", what, hint="`strata build` leaves a record of every build")
-    causes = why.chain(record, label) if label is not None else []
-    roots = [root for root in why.roots(record) if not causes or any(c.report == root.report for c in causes)]
+    story = why.Story(records, records.index(record))
+    causes = story.chain(label) if label is not None else []
+    roots = story.roots(label)
     if as_json:
         _document(record, label, causes, roots)
     else:
@@ -80,13 +81,12 @@ def _said(record: RunRecord, causes: Iterable[why.Cause]) -> list[str]:
 def _summed_up(record: RunRecord, roots: Sequence[why.Root]) -> list[str]:
     ran = len(why.ran(record))
     lines = [f"build {record.run}, {record.started}: {ran} action{'' if ran == 1 else 's'} ran"]
-    first = [root for root in roots if all(reason.reason is ReasonCode.FIRST_BUILD for reason in root.reasons)]
+    first = [root for root in roots if root.reason.reason is ReasonCode.FIRST_BUILD]
     if first:
-        alone = sum(root.report.seconds for root in first)
-        lines.append(f"  {len(first)} had never been built here, {duration(alone)} together")
+        lines.append(f"  {len(first)} had never been built here, and what needs them")
     roots = [root for root in roots if root not in first]
     for root in roots[:SHOWN_ROOTS]:
-        lines += [f"  {root.report.label}: {reason_line(reason)}" for reason in root.reasons]
+        lines.append(f"  {', '.join(root.labels)}: {reason_line(root.reason)}")
         lines.append(f"    made {root.actions} of them run, {duration(root.seconds)} together")
     if len(roots) > SHOWN_ROOTS:
         lines.append(f"  and {len(roots) - SHOWN_ROOTS} more: `--json` has all")
@@ -102,13 +102,12 @@ def _document(record: RunRecord, label: str | None, causes: Iterable[why.Cause],
             "run": record.run,
             "root_causes": [
                 {
-                    **msgspec.to_builtins(reason),
-                    "label": root.report.label,
+                    **msgspec.to_builtins(root.reason),
+                    "labels": list(root.labels),
                     "actions": root.actions,
                     "seconds": root.seconds,
                 }
                 for root in roots
-                for reason in root.reasons
             ],
             "chain": [
                 {
