@@ -83,6 +83,11 @@ def test_a_stack_in_front_of_labels(tmp_path: Path) -> None:
     assert split_arguments(("stack", "py/lock"), tmp_path) == ("stack", ("py/lock",))
     assert split_arguments(("other.toml",), tmp_path) == ("other.toml", ())
     assert split_arguments((".", "app-x"), tmp_path) == (".", ("app-x",))
+    # A stack file may have any name; a file that is none may be called as a layer is.
+    (tmp_path / "my.stack").write_text("[[runtimes]]\n")
+    (tmp_path / "python").write_text("#!/bin/sh\nexec python3\n")
+    assert split_arguments(("my.stack", "py/lock"), tmp_path) == ("my.stack", ("py/lock",))
+    assert split_arguments(("python",), tmp_path) == (None, ("python",))
 
 
 @pytest.mark.parametrize(

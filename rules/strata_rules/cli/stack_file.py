@@ -1,11 +1,12 @@
 """Find the stack file that a command means, and tell it from labels among the arguments.
 
-Looks at names only; what is in the file is `spec`'s to read.
+Looks at names only, but where a stack file has any name at all; what is in it is `spec`'s to read.
 """
 
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,16 +32,28 @@ def find_stack_file(argument: str | None, cwd: Path) -> Path:
 
 
 def split_arguments(arguments: Sequence[str], cwd: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Tell the optional SPEC in front from the labels: a `.toml` path, or a folder that has a stack file."""
+    """Tell the optional SPEC in front from labels: a `.toml` path, a folder with a stack file, or any file of TOML."""
     if not arguments:
         return None, ()
     first = arguments[0]
-    is_spec = first.endswith((".toml", "/", os.sep)) or first in (".", "..") or _is_stack_folder(cwd / first)
+    is_spec = first.endswith((".toml", "/", os.sep)) or first in (".", "..")
+    is_spec = is_spec or _is_stack_folder(cwd / first) or _is_toml(cwd / first)
     return (first, tuple(arguments[1:])) if is_spec else (None, tuple(arguments))
 
 
 def _is_stack_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in SPEC_NAMES)
+
+
+def _is_toml(path: Path) -> bool:
+    """Tell whether a file could be a stack file, and is not just called as a layer is."""
+    if not path.is_file():
+        return False
+    try:
+        tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _named(argument: str, cwd: Path) -> Path:
