@@ -123,6 +123,10 @@ class History:
         digest = artifact.root if isinstance(artifact, Tree) else artifact.digest
         self._state.placed[os.fsencode(path)] = PlacedOutput(digest, stamp(path))
 
+    def forget_placed(self, path: Path) -> None:
+        """Trust nothing that stands at a place: the next build puts its output there anew."""
+        self._state.placed.pop(os.fsencode(path), None)
+
     def save(self) -> None:
         """Write the file. Raises OSError."""
         body = msgspec.msgpack.encode(self._state)

@@ -36,7 +36,6 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     build_dir: Path = Path("_build")
     output_dir: Path = Path("_artifacts")
-    include: tuple[str, ...] = ()
     local_wheels: tuple[Path, ...] = ()
     index: bool = True
     offline: bool = False
@@ -104,16 +103,19 @@ def make_plan(
     *,
     versions: Mapping[str, int],
     locked: bool = False,
-    upgrade: bool = False,
+    anew: frozenset[str] = frozenset(),
     format: str = "",
 ) -> Plan:
-    """Choose runtimes, find modules, analyze. Raises SpecError, HostError."""
+    """Choose runtimes, find modules, analyze. Raises SpecError, HostError.
+
+    `anew` are the layers whose locks keep no version of now, by environment name.
+    """
     sources, root, store = build.sources, build.workspace.root, build.store.folder
     modules = application_modules(stack, sources.read, sources.probe)
     platforms = options.platforms or (host_platform(),)
-    choices = _choose(stack, build, platforms, locked=locked, upgrade=upgrade)
+    choices = _choose(stack, build, platforms, locked=locked, anew=anew)
     indexes = {index.name or index.url: index.url for index in stack.uv.indexes}
-    local_wheels = tuple(root / folder.expanduser() for folder in options.local_wheels)
+    local_wheels = tuple(root / folder for folder in options.local_wheels)
     _check_folders(build, options.local_wheels)
     network = Network(offline=options.offline, credentials=credentials_of(indexes, os.environ))
     setting = Setting(
@@ -125,7 +127,7 @@ def make_plan(
         access=Access(network, store / "parts", root),
         uv_cache=store / "uv",
         environ=os.environ,
-        upgrade=upgrade,
+        anew=anew,
         offline=options.offline,
         no_index=not options.index,
         local_wheels=local_wheels,
@@ -138,7 +140,7 @@ def make_plan(
 def _check_folders(build: Build, local_wheels: Iterable[Path]) -> None:
     """Refuse folders of wheels, named outside the stack file, that are not there. Raises SpecError."""
     root = build.workspace.root
-    given = [("`--local-wheels` names", str(folder), root / folder.expanduser()) for folder in local_wheels]
+    given = [("`--local-wheels` names", str(folder), root / folder) for folder in local_wheels]
     given += [
         ("`UV_FIND_LINKS` names", text, Path(text).expanduser().absolute())
         for text in uv.find_links_folders(os.environ)
@@ -165,7 +167,7 @@ def _check_pythons(stack: Stack, setting: Setting) -> None:
 
 
 def _choose(
-    stack: Stack, build: Build, platforms: Sequence[str], *, locked: bool, upgrade: bool
+    stack: Stack, build: Build, platforms: Sequence[str], *, locked: bool, anew: frozenset[str]
 ) -> dict[tuple[str, str], Choice]:
     """Choose the runtimes of what is built, and those of this machine, for whose Python locks are."""
     here = host_platform()
@@ -176,7 +178,7 @@ def _choose(
                 continue
             built = platform in platforms
             try:
-                choice = _choice(stack, build, layer, platform, locked=locked and built, upgrade=upgrade)
+                choice = _choice(stack, build, layer, platform, locked=locked and built, anew=anew)
             except StrataError:
                 if built:
                     raise
@@ -185,7 +187,7 @@ def _choose(
     return choices
 
 
-def pin_runtimes(plan: Plan, build: Build, layers: Iterable[Layer], *, upgrade: bool) -> None:
+def pin_runtimes(plan: Plan, build: Build, layers: Iterable[Layer]) -> None:
     """Pin the runtimes of layers for all their platforms, where it takes no more than a look at a table or the spec.
 
     So what was locked on one machine is built with the same runtimes on all others. Raises HostError.
@@ -193,14 +195,14 @@ def pin_runtimes(plan: Plan, build: Build, layers: Iterable[Layer], *, upgrade: 
     for layer in dict.fromkeys(layer.runtime for layer in layers):
         for platform in layer.platforms:
             try:
-                choice = _choice(plan.stack, build, layer, platform, locked=False, upgrade=upgrade)
+                choice = _choice(plan.stack, build, layer, platform, locked=False, anew=plan.setting.anew)
             except StrataError:
                 continue  # nobody has asked to build for it
             if choice.pin is not None and choice.pin.python.startswith(f"{locked_python(layer, plan.setting)}."):
                 pins.keep(pin_path(build.workspace.root, layer), platform, choice.pin)
 
 
-def _choice(stack: Stack, build: Build, layer: Layer, platform: str, *, locked: bool, upgrade: bool) -> Choice:
+def _choice(stack: Stack, build: Build, layer: Layer, platform: str, *, locked: bool, anew: frozenset[str]) -> Choice:
     """Choose a runtime layer's runtime; each path that the choice depends on is observed."""
     sources, root = build.sources, build.workspace.root
     source = stack.runtime_source(layer)
@@ -222,7 +224,8 @@ def _choice(stack: Stack, build: Build, layer: Layer, platform: str, *, locked: 
         place=layer.place("python_implementation"),
     )
     # A new lock may use a newer table, but another Python of this machine only where the stack file asks for one.
-    choice = choose(wanted, host, upgrade=upgrade and "local" not in source.providers, locked=locked)
+    upgrade = layer.env_name in anew and "local" not in source.providers
+    choice = choose(wanted, host, upgrade=upgrade, locked=locked)
     for path in choice.observed:
         sources.observe(path)
     return choice

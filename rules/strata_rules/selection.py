@@ -49,6 +49,9 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """Whether that is wanted of what the included layers stand on, and of what stands on them, too."""
 
 
+NO_WISHES = Wishes()
+
+
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted of one layer."""
 
@@ -223,23 +226,6 @@ def _unmatched(stack: Stack, pattern: str) -> Diagnostic:
     hint = f"did you mean `{meant}`?" if meant else did_you_mean(pattern, names)
     hint = hint or (f"layers are {', '.join(f'`{name}`' for name in names)}" if names else "the stack has no layers")
     return Diagnostic("unmatched-pattern", f"no layer matches `{pattern}`", hint=hint)
-
-
-def selected_layers(stack: Stack, patterns: Sequence[str]) -> list[Layer]:
-    """List the layers whose environment name matches a pattern; all without patterns.
-
-    Raises SpecError for a pattern that selects none.
-    """
-    names = [layer.env_name for layer in stack.layers]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            hint = did_you_mean(pattern, names) or f"layers are {', '.join(f'`{name}`' for name in names)}"
-            raise SpecError.of("unmatched-pattern", f"no layer matches `{pattern}`", hint=hint)
-    return [
-        layer
-        for layer in stack.layers
-        if not patterns or any(fnmatchcase(layer.env_name, pattern) for pattern in patterns)
-    ]
 
 
 def application(stack: Stack, name: str) -> Layer:

@@ -27,12 +27,12 @@ from strata_rules.lock.committed import CommittedLock
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
 from strata_rules.null import RUN, STARTED
 from strata_rules.planning import Plan, SessionOptions, make_plan, pin_runtimes
-from strata_rules.platforms import PLATFORMS
+from strata_rules.platforms import PLATFORMS, host_platform
 from strata_rules.publish import Manifest, publish, tree_path
 from strata_rules.remember import Asked, remember, stamp_at_rest
 from strata_rules.runtime import pin as pins
+from strata_rules.selection import NO_WISHES, Selection, Wish, Wishes, select, wanted_labels
 from strata_rules.selection import application as find_application
-from strata_rules.selection import selected_layers, wanted_labels
 from strata_rules.spec.load import Layer, Stack, load_stack
 from strata_rules.spec.modules import Module
 from strata_rules.spec.show import LayerStatus
@@ -53,25 +53,32 @@ class Launch(NamedTuple):
 
 @contextlib.contextmanager
 def open_session(
-    path: Path, options: SessionOptions, listeners: Sequence[Listener] = (), *, reading: bool = False
+    path: Path,
+    options: SessionOptions,
+    listeners: Sequence[Listener] = (),
+    *,
+    wishes: Wishes = NO_WISHES,
+    reading: bool = False,
 ) -> Iterator[Session]:
     """Open the stack file at `path`; `reading` waits for no other build and must not build. Raises StrataError."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 - absolute() would keep `..`
     with open_build(Workspace(path.parent), listeners, reading=reading) as build:
         stack = load_stack(path, build.sources.read, probe=build.sources.probe)
-        for warning in stack.warnings:
+        selection = select(stack, wishes, options.platforms or (host_platform(),))
+        for warning in (*stack.warnings, *selection.warnings):
             build.emit(Warned(warning))
-        yield Session(stack, options, build)
+        yield Session(stack, options, selection, build)
 
 
 class Session:
-    """A stack, its options, and an opened build. Made by `open_session`."""
+    """A stack, its options, what is selected of it, and an opened build. Made by `open_session`."""
 
-    def __init__(self, stack: Stack, options: SessionOptions, build: Build) -> None:
+    def __init__(self, stack: Stack, options: SessionOptions, selection: Selection, build: Build) -> None:
         self.stack = stack
+        self.selection = selection
         self._options = options
         self._build = build
-        self.standing: list[Diagnostic] = list(stack.warnings)
+        self.standing: list[Diagnostic] = [*stack.warnings, *selection.warnings]
         """The warnings that every such build gives again, as long as nothing changes."""
         self._outputs: list[Path] = []
         """What the last build wrote, for the snapshot."""
@@ -80,29 +87,36 @@ class Session:
 
     # -- what the commands do ----------------------------------------------------------------------------------------
 
-    def build(self, labels: Sequence[str], settings: Settings, *, publish: bool = False) -> BuildResult:
-        """Build the selected layers, or the given labels and what they need; with `publish`, write archives too."""
-        plan, earlier = self._plan(settings)
+    def build(
+        self, labels: Sequence[str], settings: Settings, *, publish: bool = False, clean: bool = False
+    ) -> BuildResult:
+        """Build the selected layers, or the given labels and what they need; with `publish`, write archives too.
+
+        With `clean`, every output is put in its place anew, whatever stands there.
+        """
+        anew = self.selection.anew()
+        plan, earlier = self._plan(settings, anew=anew)
         if earlier is not None and earlier.exit_code:
             return earlier
-        layers = self._selected()
-        wanted = self._wanted(plan, labels, layers)
+        wanted = self._wanted(plan, labels, locked=settings.locked)
         places = self._places(plan, wanted)
+        layers = self._published_layers()
         if publish:
             wanted += self._archives(plan, layers)
             places += self._published_trees(plan, layers)
-        result = self._run(plan, wanted, places, settings, earlier)
+        for placement in places if clean else ():
+            self._build.history.forget_placed(placement.path)
+        result = self._run(plan, wanted, places, _forcing(settings, anew, earlier), earlier)
         return self._publish(plan, layers, settings, result) if publish else result
 
     def lock(self, settings: Settings, *, upgrade: bool = False) -> BuildResult:
         """Lock the selected layers; with `upgrade` anew, whatever is locked now."""
-        labels = [f"{layer.env_name}/lock" for layer in self._selected() if layer.platforms]
-        if upgrade:
-            settings = msgspec.structs.replace(settings, force=(*settings.force, *labels))
-        plan = make_plan(self.stack, self._options, self._build, versions={}, locked=settings.locked, upgrade=upgrade)
-        result = self._run(plan, labels, [], settings, None)
+        anew = self.selection.anew(upgrade=upgrade)
+        locked = self.selection.locked()
+        plan = make_plan(self.stack, self._options, self._build, versions={}, locked=settings.locked, anew=anew)
+        result = self._run(plan, [f"{name}/lock" for name in locked], [], _forcing(settings, anew), None)
         if result.exit_code == 0 and not settings.dry_run and not settings.locked:
-            pin_runtimes(plan, self._build, self._selected(), upgrade=upgrade)
+            pin_runtimes(plan, self._build, self._layers(locked))
         return result
 
     def publish(self, settings: Settings, *, format: str | None = None) -> BuildResult:
@@ -110,7 +124,7 @@ class Session:
         plan, earlier = self._plan(settings, format=format or "")
         if earlier is not None and earlier.exit_code:
             return earlier
-        layers = self._selected()
+        layers = self._published_layers()
         trees = self._published_trees(plan, layers)
         result = self._run(plan, self._archives(plan, layers), trees, settings, earlier)
         return self._publish(plan, layers, settings, result)
@@ -136,10 +150,9 @@ class Session:
     def graph(self, labels: Sequence[str]) -> PictureGraph:
         """Give the graph as far as it is known by now, with the outcome that each action would have."""
         plan = make_plan(self.stack, self._options, self._build, versions=self._versions_by_now())
-        layers = self._selected()
-        wanted = self._wanted(plan, labels, layers)
+        wanted = self._wanted(plan, labels)
         if not labels:
-            wanted += self._archives(plan, layers)
+            wanted += self._archives(plan, self._published_layers())
         graph = plan.analysis.graph
         done = self._build.look(graph, wanted)
         closure = graph.closure(wanted)
@@ -209,22 +222,30 @@ class Session:
 
     # -- what is selected --------------------------------------------------------------------------------------------
 
-    def _selected(self) -> list[Layer]:
-        return selected_layers(self.stack, self._options.include)
+    def _layers(self, names: Iterable[str]) -> list[Layer]:
+        return [self.stack.layer(name) for name in names]
 
-    def _wanted(self, plan: Plan, labels: Sequence[str], layers: Sequence[Layer]) -> list[str]:
-        """Give the labels to build: those asked for, else every layer's Links, or Lock where it has none."""
+    def _published_layers(self) -> list[Layer]:
+        return self._layers(self.selection.published())
+
+    def _wanted(self, plan: Plan, labels: Sequence[str], *, locked: bool = False) -> list[str]:
+        """Give the labels to build: those asked for, else each selected layer's Links, or Lock where none is built.
+
+        With `locked`, locks are looked at all the same: those that do not fit are refused.
+        """
         graph = plan.analysis.graph
         if labels:
             links = {layer.env_name: self._links(plan, layer) for layer in self.stack.layers}
             asked = [found for label in labels for found in links.get(label) or [label]]
             return wanted_labels(self.stack, graph, asked, lambda known: self._build.look(graph, known))
-        return [
-            label
-            for layer in layers
-            if layer.platforms
-            for label in self._links(plan, layer) or [f"{layer.env_name}/lock"]
-        ]
+        wanted = []
+        for layer in self._layers(self.selection.layers):
+            chosen = self.selection.layers[layer.env_name]
+            if chosen.build is Wish.YES:
+                wanted += self._links(plan, layer)
+            elif chosen.lock is not Wish.NO or locked:
+                wanted.append(f"{layer.env_name}/lock")
+        return wanted
 
     def _links(self, plan: Plan, layer: Layer) -> list[str]:
         return [plan.link(layer, platform).tree.label for platform in plan.platforms(layer)]
@@ -253,20 +274,24 @@ class Session:
 
     # -- planning and running ----------------------------------------------------------------------------------------
 
-    def _plan(self, settings: Settings, *, format: str = "") -> tuple[Plan, BuildResult | None]:
+    def _plan(
+        self, settings: Settings, *, format: str = "", anew: frozenset[str] = frozenset()
+    ) -> tuple[Plan, BuildResult | None]:
         """Analyze the stack. Where folders are named after lock versions, locks come first, as a part of the build."""
         self._check_platforms()
-        plan = make_plan(self.stack, self._options, self._build, versions={}, locked=settings.locked, format=format)
+
+        def plan_with(versions: Mapping[str, int]) -> Plan:
+            stack, options, build = self.stack, self._options, self._build
+            locked = settings.locked
+            return make_plan(stack, options, build, versions=versions, locked=locked, anew=anew, format=format)
+
+        plan = plan_with({})
         versioned = self._versioned()
         if not versioned:
             return plan, None
         labels = [f"{layer.env_name}/lock" for layer in versioned]
-        earlier = self._run(plan, labels, [], settings, None, last=False)
-        versions = {layer.env_name: plan.lock_version(layer) or 1 for layer in versioned}
-        options = self._options
-        return make_plan(
-            self.stack, options, self._build, versions=versions, locked=settings.locked, format=format
-        ), earlier
+        earlier = self._run(plan, labels, [], _forcing(settings, anew), None, last=False)
+        return plan_with({layer.env_name: plan.lock_version(layer) or 1 for layer in versioned}), earlier
 
     def _versioned(self) -> list[Layer]:
         return [layer for layer in self.stack.layers if layer.spec.versioned and layer.platforms]
@@ -310,7 +335,7 @@ class Session:
 
     def _check_platforms(self) -> None:
         """Refuse platforms that no selected layer is for. Raises SpecError."""
-        layers = self._selected()
+        layers = self._layers(self.selection.layers)
         for platform in self._options.platforms:
             if layers and not any(platform in layer.platforms for layer in layers):
                 known = [name for name in PLATFORMS if any(name in layer.platforms for layer in layers)]
@@ -404,3 +429,10 @@ class Session:
     def _module(self, module: Module) -> PublishedModule:
         node = self._build.source(module.input)
         return PublishedModule(module.import_name, module_hash(self._build.store.cas, module.file_name, node))
+
+
+def _forcing(settings: Settings, anew: Iterable[str], earlier: BuildResult | None = None) -> Settings:
+    """Have the locks of these layers made in any case, but for those that an earlier part of the build has made."""
+    made = {action.label for action in earlier.actions} if earlier is not None else set()
+    labels = [label for label in (f"{name}/lock" for name in sorted(anew)) if label not in made]
+    return msgspec.structs.replace(settings, force=(*settings.force, *labels))

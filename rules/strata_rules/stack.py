@@ -46,7 +46,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     access: Access
     uv_cache: Path
     environ: Mapping[str, str]
-    upgrade: bool = False
+    anew: frozenset[str] = frozenset()
+    """The layers whose locks keep no version of now, by environment name."""
     offline: bool = False
     no_index: bool = False
     local_wheels: tuple[Path, ...] = ()
@@ -116,7 +117,7 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
     beside = Beside(
         cache=setting.uv_cache,
         environ=setting.environ,
-        upgrade=setting.upgrade,
+        upgrade=layer.env_name in setting.anew,
         offline=setting.offline,
         place=layer.place("requirements"),
         locate=stack.uv.place,
@@ -127,7 +128,7 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
         lower=(layer.base.env_name, *(below.name for below in layer.below)) if layer.base else (),
         versioned=layer.spec.versioned,
         lock_time=stack.uv.lock_time,
-        keep_pins=not setting.upgrade,
+        keep_pins=layer.env_name not in setting.anew,
     )
     return Target(name=f"{layer.env_name}/lock", rule=lock, attrs=attrs, deps=tuple(_locks_below(layer)))
 

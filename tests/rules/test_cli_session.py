@@ -44,6 +44,7 @@ class Asked(NamedTuple):
     """What the command line asked of the session."""
 
     options: dict[str, Any]
+    wishes: Wishes
     method: str
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
@@ -62,12 +63,12 @@ def strata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Strata]:
         stack = SimpleNamespace(root=tmp_path)
         standing = ()
 
-        def __init__(self, options: dict[str, Any], listeners: Any) -> None:
-            self.options, self.listeners = options, listeners
+        def __init__(self, options: dict[str, Any], wishes: Wishes, listeners: Any) -> None:
+            self.options, self.wishes, self.listeners = options, wishes, listeners
 
         def __getattr__(self, method: str) -> Callable[..., Any]:
             def call(*arguments: Any, **keywords: Any) -> Any:
-                asked.append(Asked(self.options, method, arguments, keywords))
+                asked.append(Asked(self.options, self.wishes, method, arguments, keywords))
                 for listener in self.listeners:
                     listener(BuildFinished(seconds=1.2, counts=given["result"].counts))
                 return (given["result"], None) if method == "run" else given["result"]
@@ -76,9 +77,9 @@ def strata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Strata]:
 
     @contextlib.contextmanager
     def open_session(
-        path: Path, options: dict[str, Any], listeners: Any = (), *, reading: bool = False
+        path: Path, options: dict[str, Any], listeners: Any = (), *, wishes: Wishes = NO_WISHES, reading: bool = False
     ) -> Iterator[Recorder]:
-        yield Recorder({"path": path, **options}, listeners)
+        yield Recorder({"path": path, **options}, wishes, listeners)
 
     stub = ModuleType("strata_rules.session")
     vars(stub).update(Session=Recorder, SessionOptions=dict, Launch=tuple, open_session=open_session)
@@ -106,24 +107,26 @@ def test_build_options_reach_the_session(strata: Strata, capsys: pytest.CaptureF
     line = (
         "build venvstacks.toml app-x py/lock -j4 -k --locked --offline --publish --tag-outputs --force */link"
         " --force a/b --include app-* --include py --local-wheels w1 --local-wheels w2"
-        " --no-index --build-dir b --output-dir o --clean --no-if-needed --lock-if-needed --console plain"
+        " --no-index --build-dir b --output-dir ~/o --clean --no-if-needed --lock-if-needed --console plain"
     )
     code, asked = strata(*line.split())
     assert code == 0
     assert asked.options == {
         "path": Path("venvstacks.toml"),
         "build_dir": Path("b"),
-        "output_dir": Path("o"),
-        "include": ("app-*", "py"),
+        "output_dir": Path.home() / "o",
         "local_wheels": (Path("w1"), Path("w2")),
         "index": False,
         "offline": True,
+        "platforms": (),
+        "tag_outputs": True,
     }
     labels, settings = asked.arguments
     assert (asked.method, labels) == ("build", ("app-x", "py/lock"))
     assert (settings.jobs, settings.keep_going, settings.locked, settings.dry_run) == (4, True, True, False)
     assert settings.force == ("*/link", "a/b")
-    assert asked.keywords == {"publish": True, "tag_outputs": True}
+    assert asked.keywords == {"publish": True, "clean": True}
+    assert asked.wishes == Wishes(build=Wish.YES, publish=True, include=("app-*", "py"))
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "2 actions: 1 up to date, 1 executed in 1.2 s\n"
@@ -135,12 +138,71 @@ def test_defaults(strata: Strata) -> None:
         "path": Path("venvstacks.toml"),
         "build_dir": Path("_build"),
         "output_dir": Path("_artifacts"),
-        "include": (),
         "local_wheels": (),
         "index": True,
         "offline": False,
+        "platforms": (),
+        "tag_outputs": False,
     }
-    assert asked.keywords == {"publish": False, "tag_outputs": False}
+    assert asked.keywords == {"publish": False, "clean": False}
+    assert asked.wishes == Wishes(lock=Wish.IF_NEEDED, build=Wish.YES, publish=True)
+    assert strata("lock")[1].wishes == Wishes(lock=Wish.YES)
+    assert strata("publish")[1].wishes == Wishes(publish=True)
+    assert strata("run", "x")[1].wishes == NO_WISHES
+
+
+@pytest.mark.parametrize(
+    ("line", "wishes", "locked"),
+    [
+        ("build --lock", Wishes(lock=Wish.IF_NEEDED, build=Wish.YES, publish=True), False),
+        ("build --no-lock", Wishes(build=Wish.YES, publish=True), True),
+        ("build --no-lock --lock-if-needed", Wishes(lock=Wish.IF_NEEDED, build=Wish.YES, publish=True), False),
+        ("build --locked --lock", Wishes(build=Wish.YES, publish=True), True),
+        ("build --no-build --no-clean", Wishes(lock=Wish.IF_NEEDED, publish=True), False),
+        (
+            "build --include x --reset-lock y --reset-lock z --allow-missing --lock-dependencies --build-derived",
+            Wishes(
+                lock=Wish.IF_NEEDED,
+                build=Wish.YES,
+                publish=True,
+                include=("x",),
+                reset_lock=("y", "z"),
+                allow_missing=True,
+                lock_dependencies=True,
+                build_derived=True,
+            ),
+            False,
+        ),
+        (
+            "build --no-include-dependencies --lock-dependencies --publish-dependencies --publish-derived",
+            Wishes(lock=Wish.IF_NEEDED, build=Wish.YES, publish=True, publish_derived=True),
+            False,
+        ),
+        (
+            "build --include-dependencies --no-build-dependencies",
+            Wishes(
+                lock=Wish.IF_NEEDED,
+                build=Wish.YES,
+                publish=True,
+                lock_dependencies=True,
+                build_dependencies=True,
+                publish_dependencies=True,
+            ),
+            False,
+        ),
+        ("lock --if-needed --clean --reset-lock p", Wishes(lock=Wish.IF_NEEDED, reset_lock=("p",)), False),
+        ("lock --if-needed --upgrade --lock-dependencies", Wishes(lock=Wish.YES, lock_dependencies=True), False),
+        (
+            "publish --publish-dependencies --publish-derived --include a --no-allow-missing --no-force",
+            Wishes(publish=True, include=("a",), publish_dependencies=True, publish_derived=True),
+            False,
+        ),
+    ],
+)
+def test_what_venvstacks_options_ask_for(strata: Strata, line: str, wishes: Wishes, locked: bool) -> None:
+    _, asked = strata(*line.split())
+    assert asked.wishes == wishes
+    assert next(each for each in asked.arguments if hasattr(each, "locked")).locked is locked
 
 
 def test_build_json_is_frozen(strata: Strata, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +258,8 @@ def test_lock_and_publish(strata: Strata) -> None:
     assert (asked.method, asked.keywords) == ("lock", {"upgrade": True})
     _, asked = strata("publish", "--format", "tar.zst", "--force", "--dry-run", "--tag-outputs", "--output-dir", "x")
     [settings] = asked.arguments
-    assert (asked.method, asked.keywords) == ("publish", {"tag_outputs": True, "format": "tar.zst"})
+    assert (asked.method, asked.keywords) == ("publish", {"format": "tar.zst"})
+    assert asked.options["tag_outputs"]
     assert settings.dry_run
     assert settings.force
 

@@ -46,28 +46,29 @@ def stack():
     return load_stack(Path("stack.toml"), lambda path: STACK.encode(), probe=lambda path: False, env={})
 
 
+ALL = ["py[red]", "framework-lower", "framework-upper", "app-one", "app-two"]
+
+
 def test_the_tree(stack):
     assert (
-        show_text(stack, STATUSES)
-        == """\
-stack.toml
+        show_text(stack, STATUSES, selected=ALL)
+        == f"""\
+{stack.path}
 ├── Runtimes
 │   └── py[red] (lock, build)
 ├── Frameworks
 │   ├── framework-lower -> framework-lower@3
 │   │   └── py[red]
 │   └── *framework-upper (build)
-│       ├── framework-lower@3
+│       ├── framework-lower -> framework-lower@3
 │       └── py[red]
 └── Applications
     ├── *app-one -> app-one@???
-    │   ├── framework-upper
-    │   ├── framework-lower@3
+    │   ├── *framework-upper
+    │   ├── framework-lower -> framework-lower@3
     │   └── py[red]
     └── app-two
         └── py[red]
-
-* no valid lock
 """
     )
 
@@ -75,11 +76,27 @@ stack.toml
 def test_the_tree_of_a_part_in_ascii(stack):
     assert (
         show_text(stack, STATUSES, selected=["app-two"], ascii_only=True)
-        == """\
-stack.toml
+        == f"""\
+{stack.path}
+|-- Runtimes
+|-- Frameworks
 `-- Applications
     `-- app-two
         `-- py[red]
+"""
+    )
+
+
+def test_what_is_selected(stack):
+    assert (
+        show_text(stack, STATUSES, selected=["py[red]", "framework-upper"], dependencies=False)
+        == f"""\
+{stack.path}
+├── Runtimes
+│   └── py[red] (lock, build)
+├── Frameworks
+│   └── *framework-upper (build)
+└── Applications
 """
     )
 
@@ -92,34 +109,24 @@ def test_an_empty_stack():
 
 def test_the_document(stack):
     document = show_json(stack, STATUSES, selected=["py[red]", "framework-upper", "app-one"])
+    runtime = layer("py[red]", selected_operations=None)
+    lower = layer("framework-lower", "framework-lower@3", selected_operations=None)
+    upper = layer("framework-upper", valid=False, selected_operations=None)
     assert json.loads(json.dumps(document)) == {
-        "schema": "strata.show",
-        "version": 1,
-        "spec_name": "stack.toml",
-        "runtimes": [
-            {
-                "name": "py[red]",
-                "install_target": "py[red]",
-                "has_valid_lock": True,
-                "selected_operations": ["lock", "build"],
-            }
-        ],
+        "spec_name": str(Path("stack.toml").absolute()),
+        "runtimes": [layer("py[red]", selected_operations=["lock", "build"])],
         "frameworks": [
-            {
-                "name": "framework-upper",
-                "install_target": "framework-upper",
-                "has_valid_lock": False,
-                "selected_operations": ["build"],
-                "dependencies": ["framework-lower@3", "py[red]"],
-            }
+            layer("framework-upper", valid=False, selected_operations=["build"], dependencies=[lower, runtime])
         ],
         "applications": [
-            {
-                "name": "app-one",
-                "install_target": "app-one@???",
-                "has_valid_lock": False,
-                "selected_operations": [],
-                "dependencies": ["framework-upper", "framework-lower@3", "py[red]"],
-            }
+            layer(
+                "app-one",
+                "app-one@???",
+                valid=False,
+                selected_operations=None,
+                dependencies=[upper, lower, runtime],
+            )
         ],
     }
+    [short] = show_json(stack, STATUSES, selected=["app-two"], dependencies=False)["applications"]
+    assert short == layer("app-two", selected_operations=None)

@@ -10,13 +10,15 @@ import click
 from strata_engine.build import BuildResult
 from strata_engine.events import Outcome
 from strata_rules.cli.completion import complete_labels
-from strata_rules.cli.given import BUILDING, Given, accepted_quietly, given_options, labels_argument
+from strata_rules.cli.given import BUILDING, RELATED, Given, accepted_quietly, given_options, labels_argument
 from strata_rules.cli.options import Settings
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import document_text, emit
-from strata_rules.cli.report import result_fields
-from strata_rules.cli.session_call import build_settings, built
+from strata_rules.cli.report import result_fields, with_stack
+from strata_rules.cli.session_call import build_settings, built, wishes_of
 from strata_rules.cli.stack_file import split_arguments
+from strata_rules.cli.status import show_stack
+from strata_rules.selection import Wish
 
 WORK_FOUND = 4
 """The exit code of `--check` where something would run."""
@@ -24,7 +26,9 @@ WORK_FOUND = 4
 
 @declare("build")
 @labels_argument
+@click.option("--build/--no-build", default=True, help="Put layers into the build folder; --no-build only locks.")
 @click.option("--publish/--no-publish", default=False, help="Write archives and metadata, too.")
+@click.option("--clean/--no-clean", default=False, help="Put every output in its place anew, whatever stands there.")
 @click.option("--check/--no-check", default=False, help="Do nothing; exit with 4 if anything would run.")
 @click.option(
     "--force",
@@ -33,11 +37,23 @@ WORK_FOUND = 4
     shell_complete=complete_labels,
     help="Run this action whatever its key says; a pattern such as `*/install` will do; may be repeated.",
 )
-@given_options(*BUILDING)
-@accepted_quietly("clean", "if-needed", "lock-if-needed")
+@given_options(*BUILDING, "reset_lock", *RELATED)
+@click.option("--lock-if-needed/--no-lock-if-needed", default=None, hidden=True)
+@click.option("--lock/--no-lock", "lock_alias", default=None, hidden=True)
+@accepted_quietly("if-needed")
 @click.pass_obj
 def command(
-    settings: Settings, arguments: tuple[str, ...], given: Given, force: tuple[str, ...], *, publish: bool, check: bool
+    settings: Settings,
+    arguments: tuple[str, ...],
+    given: Given,
+    force: tuple[str, ...],
+    lock_if_needed: bool | None,  # noqa: FBT001 - click calls by keyword
+    lock_alias: bool | None,  # noqa: FBT001 - click calls by keyword
+    *,
+    build: bool,
+    publish: bool,
+    clean: bool,
+    check: bool,
 ) -> int:
     """Bring the layers of a stack up to date: lock what has no valid lock, fetch, install, link.
 
@@ -45,7 +61,19 @@ def command(
     inputs are unchanged is done again.
     """
     spec, labels = split_arguments(arguments, Path.cwd())
-    given = replace(given, dry_run=given.dry_run or check)
+    # To lock what needs it is what happens anyway, so only the wish not to says anything.
+    asked = [each for each in (lock_if_needed, lock_alias) if each is not None]
+    locked = given.locked or (bool(asked) and not any(asked))
+    given = replace(given, dry_run=given.dry_run or check, locked=locked)
+    wishes = wishes_of(
+        given,
+        lock=Wish.NO if locked else Wish.IF_NEEDED,
+        build=Wish.YES if build else Wish.NO,
+        publish=True,
+    )
+    stack = show_stack(settings, spec, given, wishes) if given.show or given.show_only else None
+    if given.show_only:
+        return 0
 
     def code(result: BuildResult) -> int:
         return (
@@ -56,14 +84,16 @@ def command(
 
     def document(result: BuildResult) -> str:
         fields = {"dry_run": given.dry_run, **result_fields(result), "exit_code": code(result)}
-        return document_text("strata.build", 1, fields)
+        return document_text("strata.build", 1, with_stack(fields, stack))
 
     result = built(
         settings,
         spec,
         given,
-        lambda session: session.build(labels, build_settings(given, force), publish=publish),
-        document=None if force else document,
+        lambda session: session.build(labels, build_settings(given, force), publish=publish, clean=clean),
+        wishes=wishes,
+        # What is asked for in any case is no matter for a snapshot.
+        document=None if force or clean or given.reset_lock or stack is not None else document,
     )
     if given.as_json:
         emit(document(result))

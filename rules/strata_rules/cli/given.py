@@ -1,4 +1,4 @@
-"""The options that `lock`, `build`, `publish` and `run` share, declared once and handed over as one value.
+"""The options that the commands share, declared once and handed over as one value.
 
 Names and defaults are venvstacks' where it has them (reference: its command line); folders are relative to the stack
 file's folder, as there.
@@ -30,6 +30,17 @@ class Given:
     tag_outputs: bool = False
     platform: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    allow_missing: bool = False
+    reset_lock: tuple[str, ...] = ()
+    lock_dependencies: bool = False
+    build_dependencies: bool = False
+    publish_dependencies: bool = False
+    include_dependencies: bool | None = None
+    """The three above at once."""
+    build_derived: bool = False
+    publish_derived: bool = False
+    show: bool = False
+    show_only: bool = False
     local_wheels: tuple[Path, ...] = ()
     index: bool = True
     offline: bool = False
@@ -77,6 +88,26 @@ OPTIONS: dict[str, Decorator] = {
         shell_complete=complete_layers,
         help="Only layers whose name matches, such as `app-*`; may be repeated.",
     ),
+    "allow_missing": _flag("allow-missing", "Only warn of a pattern that matches no layer."),
+    "reset_lock": click.option(
+        "--reset-lock",
+        metavar="PATTERN",
+        multiple=True,
+        shell_complete=complete_layers,
+        help="Lock these layers as if they had no lock, where they are locked at all; may be repeated.",
+    ),
+    "lock_dependencies": _flag("lock-dependencies", "Lock what included layers stand on as if it were included."),
+    "build_dependencies": _flag("build-dependencies", "Build what included layers stand on as if it were included."),
+    "publish_dependencies": _flag("publish-dependencies", "Publish what included layers stand on, too."),
+    "include_dependencies": click.option(
+        "--include-dependencies/--no-include-dependencies",
+        default=None,
+        help="All three of --lock-dependencies, --build-dependencies and --publish-dependencies, or none.",
+    ),
+    "build_derived": _flag("build-derived", "Build what stands on included layers, too."),
+    "publish_derived": _flag("publish-derived", "Publish what stands on included layers, too."),
+    "show": _flag("show", "Show the stack and what is selected of it first."),
+    "show_only": _flag("show-only", "Show the stack and what is selected of it, and do nothing."),
     "platform": click.option(
         "--platform",
         metavar="PLATFORM",
@@ -123,15 +154,23 @@ BUILDING = (
     "jobs",
     "keep_going",
     "include",
+    "allow_missing",
     "platform",
     "build_dir",
     "output_dir",
     "tag_outputs",
     "index",
     "local_wheels",
+    "publish_dependencies",
+    "publish_derived",
+    "show",
+    "show_only",
     "as_json",
 )
 """What `build` and `publish` take alike."""
+
+RELATED = ("lock_dependencies", "build_dependencies", "include_dependencies", "build_derived")
+"""What only those take that do more than one thing with a layer."""
 
 
 def given_options(*names: str) -> Decorator:

@@ -11,8 +11,9 @@ from strata_rules.cli import why
 from strata_rules.cli.given import Given, given_options, labels_argument
 from strata_rules.cli.options import StrataCommand
 from strata_rules.cli.output import emit, emit_document
-from strata_rules.cli.session_call import session_options
+from strata_rules.cli.session_call import session_options, wishes_of
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
+from strata_rules.selection import Wish
 from strata_rules.session import open_session
 
 DRAWN = {"tree": picture.tree, "dot": picture.dot, "mermaid": picture.mermaid}
@@ -33,7 +34,7 @@ def command() -> None:
     show_default=True,
     help="`dot` is Graphviz' language; `mermaid` is what GitHub draws inside Markdown.",
 )
-@given_options("include", "build_dir", "index", "local_wheels", "as_json")
+@given_options("include", "allow_missing", "build_dir", "index", "local_wheels", "as_json")
 def show(arguments: tuple[str, ...], given: Given, format_: str) -> None:
     """Draw the actions of a stack, or of LABELS and what they need, with the outcome each had last.
 
@@ -41,7 +42,8 @@ def show(arguments: tuple[str, ...], given: Given, format_: str) -> None:
     """
     spec, labels = split_arguments(arguments, Path.cwd())
     path = find_stack_file(spec, Path.cwd())
-    with open_session(path, session_options(given), reading=True) as session:
+    wishes = wishes_of(given, lock=Wish.IF_NEEDED, build=Wish.YES, publish=True)
+    with open_session(path, session_options(given), wishes=wishes, reading=True) as session:
         graph = session.graph(labels)
     if given.as_json or format_ == "json":
         emit_document("strata.graph", 1, picture.document(graph))

@@ -11,8 +11,9 @@ from strata_rules.cli.given import BUILDING, Given, given_options
 from strata_rules.cli.options import Settings, spec_argument
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import document_text, emit
-from strata_rules.cli.report import result_fields
-from strata_rules.cli.session_call import build_settings, built
+from strata_rules.cli.report import result_fields, with_stack
+from strata_rules.cli.session_call import build_settings, built, wishes_of
+from strata_rules.cli.status import show_stack
 from strata_rules.spec.declared import ArchiveFormat
 
 ARCHIVES = ("*/archive", "*/archive[[]*")
@@ -36,15 +37,22 @@ def command(settings: Settings, spec: str | None, given: Given, format_: str | N
     The same stack gives the same archives, byte for byte, on any machine.
     """
 
+    wishes = wishes_of(given, publish=True)
+    stack = show_stack(settings, spec, given, wishes) if given.show or given.show_only else None
+    if given.show_only:
+        return 0
+
     def document(result: BuildResult) -> str:
-        return document_text("strata.publish", 1, {"dry_run": given.dry_run, **result_fields(result)})
+        fields = {"dry_run": given.dry_run, **result_fields(result)}
+        return document_text("strata.publish", 1, with_stack(fields, stack))
 
     result = built(
         settings,
         spec,
         given,
         lambda session: session.publish(build_settings(given, ARCHIVES if force else ()), format=format_),
-        document=None if force else document,
+        wishes=wishes,
+        document=None if force or stack is not None else document,
     )
     if given.as_json:
         emit(document(result))

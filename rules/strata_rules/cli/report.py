@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,6 +10,11 @@ import msgspec
 from strata_engine.build import BuildResult
 from strata_engine.run_record import ActionReport
 from strata_rules.cli.output import diagnostic_fields
+
+
+def with_stack(fields: dict[str, Any], stack: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Add what `--show` says, where it was given."""
+    return fields if stack is None else {**fields, "stack": dict(stack)}
 
 
 def result_fields(result: BuildResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ printed afterwards comes after its last line.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from strata_engine.events import Outcome
 from strata_rules.cli.given import Given
 from strata_rules.cli.options import Settings
 from strata_rules.cli.stack_file import find_stack_file
+from strata_rules.selection import NO_WISHES, Wish, Wishes
 from strata_rules.session import Session, SessionOptions, open_session
 
 Document: TypeAlias = Callable[[BuildResult], str]
@@ -37,14 +39,47 @@ def build_settings(given: Given, force: tuple[str, ...] = ()) -> BuildSettings:
 def session_options(given: Given) -> SessionOptions:
     """Give the session's options."""
     return SessionOptions(
-        build_dir=given.build_dir,
-        output_dir=given.output_dir,
-        include=given.include,
-        local_wheels=given.local_wheels,
+        build_dir=_at_home(given.build_dir),
+        output_dir=_at_home(given.output_dir),
+        local_wheels=tuple(_at_home(folder) for folder in given.local_wheels),
         index=given.index,
         offline=given.offline,
         platforms=given.platform,
         tag_outputs=given.tag_outputs,
+    )
+
+
+def _at_home(folder: Path) -> Path:
+    # Shells leave the `~` of `--build-dir=~/x` to the program.
+    return Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's own raises where there is no such user
+
+
+def wishes_of(
+    given: Given,
+    *,
+    lock: Wish = Wish.NO,
+    build: Wish = Wish.NO,
+    publish: bool = False,
+    lock_dependencies: bool = False,
+) -> Wishes:
+    """Give what the options say about which layers a command is for that does this with those included."""
+    every = given.include_dependencies
+
+    def below(given_alone: bool) -> bool:  # noqa: FBT001 - one option's value
+        return given_alone if every is None else every
+
+    return Wishes(
+        lock=lock,
+        build=build,
+        publish=publish,
+        include=given.include,
+        reset_lock=given.reset_lock,
+        allow_missing=given.allow_missing,
+        lock_dependencies=lock_dependencies or below(given.lock_dependencies),
+        build_dependencies=below(given.build_dependencies),
+        publish_dependencies=below(given.publish_dependencies),
+        build_derived=given.build_derived,
+        publish_derived=given.publish_derived,
     )
 
 
@@ -54,6 +89,7 @@ def built(
     given: Given,
     work: Callable[[Session], BuildResult],
     *,
+    wishes: Wishes = NO_WISHES,
     brief: bool = False,
     document: Document | None = None,
 ) -> BuildResult:
@@ -65,7 +101,7 @@ def built(
     path = find_stack_file(spec, Path.cwd())
     with (
         settings.open_console(explain=given.explain, dry_run=given.dry_run, brief=brief) as console,
-        open_session(path, session_options(given), listeners=(console,)) as session,
+        open_session(path, session_options(given), listeners=(console,), wishes=wishes) as session,
     ):
         result = work(session)
         console.tell(result.diagnostics)
