@@ -56,6 +56,8 @@ class SourceTree(msgspec.Struct, frozen=True):
 
     path: str
     accept: Callable[[str, bool], bool] | None = None
+    follow: bool = False
+    """Whether symlinks are captured as what they lead to, and not as they are written."""
 
 
 class Literal(msgspec.Struct, frozen=True):

@@ -96,8 +96,8 @@ class Decider:
                     nodes[name] = entry_of(self.cas, artifact_of_label(label), Ref(label, path))
                 case Source(path=path):
                     nodes[name] = self.sources.file(path)
-                case SourceTree(path=path, accept=accept):
-                    nodes[name] = self.sources.tree(self.cas, path, accept)
+                case SourceTree(path=path, accept=accept, follow=follow):
+                    nodes[name] = self.sources.tree(self.cas, path, accept, follow=follow)
                 case Literal(data=data):
                     nodes[name] = File(self.cas.put(data))
                 case Stored(node=node):

@@ -286,8 +286,8 @@ class Executions:
             match source:
                 case Source(path=path):
                     node = sources.file(path)
-                case SourceTree(path=path, accept=accept):
-                    node = sources.tree(cas, path, accept)
+                case SourceTree(path=path, accept=accept, follow=follow):
+                    node = sources.tree(cas, path, accept, follow=follow)
                 case _:
                     continue
             for digest in cas.damaged(node) if self._in_doubt else cas.lost(node):

@@ -181,30 +181,55 @@ class Sources:
         except OSError as error:
             raise self._unreadable(place, error) from error
 
-    def tree(self, store: Store, path: str | Path, accept: Callable[[str, bool], bool] | None = None) -> Tree:
-        """Capture a folder as an input; files whose digest is known are not read. Raises SpecError, HostError."""
+    def tree(
+        self,
+        store: Store,
+        path: str | Path,
+        accept: Callable[[str, bool], bool] | None = None,
+        *,
+        follow: bool = False,
+    ) -> Tree:
+        """Capture a folder as an input; files whose digest is known are not read. Raises SpecError, HostError.
+
+        With `follow`, what symlinks lead to is captured in their place, and one that leads nowhere is refused.
+        """
         top = self.absolute(path)
         nodes: dict[str, Node] = {}
 
-        def visit(folder: Path, prefix: str) -> None:
+        def visit(folder: Path, prefix: str, way: tuple[str, ...]) -> None:
+            """List a folder; `way` are the real paths of those that it is in, and its own."""
             for name in self.listing(folder):
                 place = folder / name
                 relative = f"{prefix}{name}"
                 self._check_name(relative, name)
-                is_folder = place.is_dir() and not place.is_symlink()
+                is_link = place.is_symlink()
+                is_folder = place.is_dir() and (follow or not is_link)
                 if accept is not None and not accept(relative, is_folder):
                     continue
-                if place.is_symlink():
+                if is_link and not follow:
                     nodes[relative] = Symlink(str(place.readlink()))
                 elif is_folder:
-                    visit(place, f"{relative}/")
+                    visit(place, f"{relative}/", (*way, self._real(place, way) if is_link else f"{way[-1]}/{name}"))
                 elif place.is_file():
                     nodes[relative] = self.file(place)
+                elif is_link:
+                    raise self._leads_nowhere(place, "which is no file or folder")
 
         if not self.probe(top):
             raise SpecError.of("missing-file", f"there is no folder `{self.workspace.relative(top)}`")
-        visit(top, "")
+        visit(top, "", (os.path.realpath(top),))
         return assemble(store, nodes)
+
+    def _real(self, link: Path, way: tuple[str, ...]) -> str:
+        """Give the real path of a folder that a symlink leads to. Raises SpecError where it is one that it is in."""
+        found = os.path.realpath(link)
+        if found in way:
+            raise self._leads_nowhere(link, "a folder that it is in itself")
+        return found
+
+    def _leads_nowhere(self, link: Path, what: str) -> SpecError:
+        said = f"the symlink `{self.workspace.relative(link)}` leads to `{link.readlink()}`, {what}"
+        return SpecError.of("broken-symlink", said, hint="remove it, or let it lead to what is meant")
 
     def _check_name(self, path: str, name: str) -> None:
         try:

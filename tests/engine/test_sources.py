@@ -196,6 +196,50 @@ def test_trees_are_captured_as_they_stand(workspace: Workspace, sources: Sources
     assert not sources.holds()
 
 
+def test_symlinks_are_followed_where_that_is_asked(workspace: Workspace, sources: Sources, bench: Bench) -> None:
+    root = workspace.root
+    (root / "shared" / "deep").mkdir(parents=True)
+    (root / "shared" / "m.py").write_text("m")
+    (root / "shared" / "deep" / "d.py").write_text("d")
+    (root / "lib").mkdir()
+    (root / "lib" / "m.py").symlink_to("../shared/m.py")
+    (root / "lib" / "both").symlink_to(root / "shared")
+    (root / "lib" / "again").symlink_to("both/deep")
+    asked: list[tuple[str, bool]] = []
+
+    def accept(path: str, is_folder: bool) -> bool:
+        asked.append((path, is_folder))
+        return path != "both/m.py"
+
+    tree = sources.tree(bench.store, "lib", accept, follow=True)
+    m, d = File(Digest.of(b"m")), File(Digest.of(b"d"))
+    files = {path: node for path, node in entries(bench.store, tree) if not isinstance(node, Tree)}
+    assert files == {"m.py": m, "again/d.py": d, "both/deep/d.py": d}
+    assert {("both", True), ("m.py", False), ("again", True)} <= set(asked)
+    (root / "shared" / "deep" / "new.py").touch()
+    assert not sources.holds()
+
+
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [
+        ("gone", "which is no file or folder"),
+        ("loop", "which is no file or folder"),
+        (".", "a folder that it is in itself"),
+        ("..", "a folder that it is in itself"),
+    ],
+)
+def test_a_symlink_that_leads_nowhere_is_refused_where_it_would_be_followed(
+    workspace: Workspace, sources: Sources, bench: Bench, target: str, what: str
+) -> None:
+    (workspace.root / "lib" / "sub").mkdir(parents=True)
+    (workspace.root / "lib" / "sub" / "loop").symlink_to(target)
+    assert sources.tree(bench.store, "lib")
+    with pytest.raises(SpecError, match=f"the symlink `lib/sub/loop` leads to `{target}`, {what}") as error:
+        sources.tree(bench.store, "lib", follow=True)
+    assert ident(error) == "broken-symlink"
+
+
 @pytest.mark.parametrize(
     ("use", "kind", "id"),
     [

@@ -1,7 +1,8 @@
 """The modules of applications: what they are called, whether they are there, and which files of a folder are shipped.
 
 It must not copy or hash anything: it gives the inputs that the engine captures. A folder is shipped without bytecode
-caches and, in a git work tree, without what git ignores and git's own files; a single file is shipped as it is.
+caches and, in a git work tree, without what git ignores and git's own files, and with what its symlinks lead to; a
+single file is shipped as it is.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class _Finder:
                 "ignored-module", message, place, hint="bring it back in `.gitignore` with a `!` pattern"
             )
             return None
-        tree = SourceTree(self._named(path), accept=accept_shipped(path, self.work_tree))
+        tree = SourceTree(self._named(path), accept=accept_shipped(path, self.work_tree), follow=True)
         return Module(import_name=path.stem, file_name=path.name, path=path, input=tree)
 
     def _named(self, path: Path) -> str:
