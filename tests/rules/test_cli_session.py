@@ -16,6 +16,7 @@ from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.events import BuildFinished, Outcome
 from strata_engine.run_record import ActionReport
 from strata_engine.staleness import Reason, ReasonCode
+from strata_rules.selection import NO_WISHES, Wish, Wishes
 
 COUNTS = {"up_to_date": 1, "cached": 0, "remote": 0, "executed": 1, "failed": 0, "skipped": 0}
 

@@ -103,8 +103,18 @@ def test_what_is_selected(stack):
 
 def test_an_empty_stack():
     stack = load_stack(Path("stack.toml"), lambda path: b"", probe=lambda path: False, env={})
-    assert show_text(stack, {}) == "stack.toml\n"
-    assert show_json(stack, {})["applications"] == []
+    assert show_text(stack, {}, selected=[]) == f"{stack.path}\n├── Runtimes\n├── Frameworks\n└── Applications\n"
+    assert show_json(stack, {}, selected=[])["applications"] == []
+
+
+def test_the_version_of_a_lock_that_is_not_valid_is_not_told(stack):
+    stale = {"framework-lower": LayerStatus(has_valid_lock=False, lock_version=3)}
+    [entry] = show_json(stack, stale, selected=["framework-lower"])["frameworks"]
+    assert entry["install_target"] == "framework-lower@???"
+
+
+def layer(name, target=None, *, valid=True, **more):
+    return {"name": name, "install_target": target or name, "has_valid_lock": valid, **more}
 
 
 def test_the_document(stack):
