@@ -8,47 +8,33 @@ import signal
 import sysconfig
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import anyio
-import msgspec
 
-from strata_engine import known, run_record
+from strata_engine import known, run_record, trace
 from strata_engine.action import Expansion, Placement, Ref, Source, SourceTree
+from strata_engine.build_result import BuildResult as BuildResult  # noqa: PLC0414 - a part of the facade
+from strata_engine.build_result import joined, result_of, told
+from strata_engine.critical import critical_path
 from strata_engine.decision import Decider, Settings, entry_of
-from strata_engine.errors import Diagnostic, HostError, host_error
-from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
+from strata_engine.errors import HostError, host_error
+from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Waiting, Warned
 from strata_engine.executor import Executor
-from strata_engine.graph import ActionGraph, check_placements, needs
-from strata_engine.history import History, Past
+from strata_engine.graph import ActionGraph, check_placements
+from strata_engine.history import History
 from strata_engine.recorded_graph import record_graph
 from strata_engine.results import Finished
 from strata_engine.revision import revision
-from strata_engine.run_record import ActionReport, RunRecord
+from strata_engine.run_record import RunRecord
 from strata_engine.scheduler import Scheduler
 from strata_engine.sources import Sources
 from strata_engine.store import LocalStore, open_store, store_folder
-from strata_engine.tree import Artifact, File, Tree
+from strata_engine.tree import Artifact
 from strata_engine.workspace import Workspace, command_line, exclusive
 
 GOODBYE_SECONDS = 1.0
 """How long the second signal waits for consoles."""
-
-
-class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a build came to."""
-
-    run: str
-    seconds: float
-    counts: dict[str, int]
-    """Actions of the requested closure by outcome; each distinct action is counted once."""
-    actions: tuple[ActionReport, ...]
-    diagnostics: tuple[Diagnostic, ...]
-    """Errors, the first failure's first."""
-    artifacts: dict[str, Artifact]
-    exit_code: int
-    interrupted: bool = False
 
 
 class Build:
@@ -57,7 +43,8 @@ class Build:
     def __init__(self, workspace: Workspace, store: LocalStore, listeners: Sequence[Listener]) -> None:
         self.workspace = workspace
         self.store = store
-        self._listeners = tuple(listeners)
+        self._trace = trace.Recorder()
+        self._listeners: tuple[Listener, ...] = (self._trace, *listeners)
         self._lock = threading.Lock()
         self.sources = Sources(workspace)
         self.version = ""
@@ -108,9 +95,9 @@ class Build:
             executor.close()
             self.store.cache.flush()
         seconds = time.monotonic() - begun
-        result = _result(run, scheduler, seconds, graph, before)
+        result = result_of(run, scheduler, seconds, graph, before)
         if earlier is not None:
-            result = _joined(earlier, result)
+            result = joined(earlier, result)
         if last or result.exit_code:
             if not settings.dry_run:
                 self._save(result, started, graph, placements, settings)
@@ -151,7 +138,7 @@ class Build:
             counts=result.counts,
             actions=result.actions,
             revision=revision(self.workspace.root),
-            settings=_told(settings or Settings()),
+            settings=told(settings or Settings()),
             version=self.version,
             platform=sysconfig.get_platform(),
         )
@@ -170,10 +157,16 @@ class Build:
             self.history.save()
             self.sources.save()
             record_graph(self.workspace, graph, placements)
+            self._keep_trace(record)
             run_record.append(self.workspace.state / run_record.FILE, record)
         except OSError as error:
             [diagnostic] = host_error(error, str(self.workspace.state)).diagnostics
             self.emit(Warned(diagnostic._replace(severity="warning")))
+
+    def _keep_trace(self, record: RunRecord) -> None:
+        if self._trace.spans:
+            path = critical_path(record.actions)
+            trace.keep(self.workspace.state, record.run, trace.document(record.run, self._trace.spans, path))
 
 
 @contextlib.contextmanager
@@ -215,19 +208,6 @@ def _silent(_: Event) -> None:
     """Listen to nothing."""
 
 
-def _joined(earlier: BuildResult, later: BuildResult) -> BuildResult:
-    """Tell of two parts of a build as one: what the first part did, the second found done."""
-    did = {report.label: report for report in earlier.actions if report.outcome is not Outcome.UP_TO_DATE}
-    actions = tuple(did.get(report.label, report) for report in later.actions)
-    counted = Counter(report.outcome for report in actions)
-    return msgspec.structs.replace(
-        later,
-        seconds=earlier.seconds + later.seconds,
-        counts={outcome.value: counted[outcome] for outcome in Outcome},
-        actions=actions,
-    )
-
-
 def _drive(
     scheduler: Scheduler, executor: Executor, wanted: list[str], placements: Sequence[Placement], emit: Listener
 ) -> None:
@@ -265,80 +245,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Give the first exception inside nested groups: one cause is what a person can act on."""
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
-def _told(settings: Settings) -> dict[str, str]:
-    """Give the settings that are not the default, as text."""
-    default = Settings()
-    return {
-        name: str(value)
-        for name in Settings.__struct_fields__
-        if (value := getattr(settings, name)) != getattr(default, name)
-    }
-
-
-def _result(
-    run: str, scheduler: Scheduler, seconds: float, graph: ActionGraph, before: Mapping[str, Past]
-) -> BuildResult:
-    by_label = scheduler.done
-    done = sorted(by_label.values(), key=lambda finished: finished.label)
-    counted = Counter(finished.outcome for finished in done)
-    failures = [finished for finished in done if finished.outcome is Outcome.FAILED]
-    first = scheduler.first_failure
-    if first is not None:
-        failures.sort(key=lambda finished: finished is not first)
-    diagnostics = [diagnostic for failure in failures for diagnostic in failure.diagnostics]
-    exit_code = first.exit_code if first is not None else 0
-    if scheduler.error is not None:
-        diagnostics += scheduler.error.diagnostics
-        exit_code = exit_code or scheduler.error.exit_code
-    if scheduler.interrupted:
-        exit_code = 130
-    return BuildResult(
-        run=run,
-        seconds=seconds,
-        counts={outcome.value: counted[outcome] for outcome in Outcome},
-        actions=tuple(_report(finished, by_label, graph, before) for finished in done),
-        diagnostics=tuple(diagnostics),
-        artifacts={finished.label: finished.artifact for finished in done if finished.artifact is not None},
-        exit_code=exit_code,
-        interrupted=scheduler.interrupted,
-    )
-
-
-def _report(
-    finished: Finished, done: Mapping[str, Finished], graph: ActionGraph, before: Mapping[str, Past]
-) -> ActionReport:
-    label, past = finished.label, before.get(finished.label)
-
-    def moved(labels: Iterable[str]) -> tuple[str, ...]:
-        return tuple(name for name in labels if name in done and done[name].outcome is not Outcome.UP_TO_DATE)
-
-    idle = finished.outcome is Outcome.UP_TO_DATE
-    item = graph.item(label)
-    return ActionReport(
-        label=finished.label,
-        mnemonic=finished.mnemonic,
-        key=str(finished.key) if finished.key is not None else "",
-        outcome=finished.outcome,
-        reasons=finished.reasons,
-        seconds=round(finished.seconds, 6),
-        bytes=finished.bytes,
-        because=finished.because,
-        previous=str(past.key) if past is not None else "",
-        output=_named(finished.artifact),
-        former=_named(past.artifact) if past is not None else "",
-        origin="store" if finished.outcome is Outcome.CACHED else "",
-        upstream=() if idle or item is None else moved(needs(item)),
-        deciders=() if idle else moved(graph.deciders(label)),
-    )
-
-
-def _named(artifact: Artifact | None) -> str:
-    match artifact:
-        case None:
-            return ""
-        case File(digest=digest):
-            return str(digest)
-        case Tree(root=root):
-            return str(root)

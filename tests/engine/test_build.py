@@ -135,7 +135,7 @@ def test_damaged_state_is_said_and_mended(site: Site) -> None:
     items = [make("a", inputs={"s": Source("src")})]
     site.write("src", "x")
     site.build(items, places={"out": "a"})
-    for path in sorted((site.root / ".strata").iterdir()):
+    for path in sorted(path for path in (site.root / ".strata").iterdir() if path.is_file()):
         whole = path.read_bytes()
         for damage in (b"", b"\x80\x04garbage", whole[: len(whole) // 2]):
             path.write_bytes(damage)

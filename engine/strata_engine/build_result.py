@@ -1,0 +1,124 @@
+"""What a build came to: its outcome as a value, made of how each action ended and what was known of it before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from strata_engine.decision import Settings
+from strata_engine.errors import Diagnostic
+from strata_engine.events import Outcome
+from strata_engine.graph import ActionGraph, needs
+from strata_engine.history import Past
+from strata_engine.results import Finished
+from strata_engine.run_record import ActionReport
+from strata_engine.scheduler import Scheduler
+from strata_engine.tree import Artifact, File, Tree
+
+
+class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build came to."""
+
+    run: str
+    seconds: float
+    counts: dict[str, int]
+    """Actions of the requested closure by outcome; each distinct action is counted once."""
+    actions: tuple[ActionReport, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    """Errors, the first failure's first."""
+    artifacts: dict[str, Artifact]
+    exit_code: int
+    interrupted: bool = False
+
+
+def told(settings: Settings) -> dict[str, str]:
+    """Give the settings that are not the default, as text."""
+    default = Settings()
+    return {
+        name: str(value)
+        for name in Settings.__struct_fields__
+        if (value := getattr(settings, name)) != getattr(default, name)
+    }
+
+
+def result_of(
+    run: str, scheduler: Scheduler, seconds: float, graph: ActionGraph, before: Mapping[str, Past]
+) -> BuildResult:
+    """Give what a build came to; `before` is the history as it was when it began."""
+    by_label = scheduler.done
+    done = sorted(by_label.values(), key=lambda finished: finished.label)
+    counted = Counter(finished.outcome for finished in done)
+    failures = [finished for finished in done if finished.outcome is Outcome.FAILED]
+    first = scheduler.first_failure
+    if first is not None:
+        failures.sort(key=lambda finished: finished is not first)
+    diagnostics = [diagnostic for failure in failures for diagnostic in failure.diagnostics]
+    exit_code = first.exit_code if first is not None else 0
+    if scheduler.error is not None:
+        diagnostics += scheduler.error.diagnostics
+        exit_code = exit_code or scheduler.error.exit_code
+    if scheduler.interrupted:
+        exit_code = 130
+    return BuildResult(
+        run=run,
+        seconds=seconds,
+        counts={outcome.value: counted[outcome] for outcome in Outcome},
+        actions=tuple(_report(finished, by_label, graph, before) for finished in done),
+        diagnostics=tuple(diagnostics),
+        artifacts={finished.label: finished.artifact for finished in done if finished.artifact is not None},
+        exit_code=exit_code,
+        interrupted=scheduler.interrupted,
+    )
+
+
+def _report(
+    finished: Finished, done: Mapping[str, Finished], graph: ActionGraph, before: Mapping[str, Past]
+) -> ActionReport:
+    label, past = finished.label, before.get(finished.label)
+
+    def moved(labels: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in labels if name in done and done[name].outcome is not Outcome.UP_TO_DATE)
+
+    idle = finished.outcome is Outcome.UP_TO_DATE
+    item = graph.item(label)
+    return ActionReport(
+        label=finished.label,
+        mnemonic=finished.mnemonic,
+        key=str(finished.key) if finished.key is not None else "",
+        outcome=finished.outcome,
+        reasons=finished.reasons,
+        seconds=round(finished.seconds, 6),
+        bytes=finished.bytes,
+        because=finished.because,
+        previous=str(past.key) if past is not None else "",
+        output=_named(finished.artifact),
+        former=_named(past.artifact) if past is not None else "",
+        origin="store" if finished.outcome is Outcome.CACHED else "",
+        upstream=() if idle or item is None else moved(needs(item)),
+        deciders=() if idle else moved(graph.deciders(label)),
+    )
+
+
+def _named(artifact: Artifact | None) -> str:
+    match artifact:
+        case None:
+            return ""
+        case File(digest=digest):
+            return str(digest)
+        case Tree(root=root):
+            return str(root)
+
+
+def joined(earlier: BuildResult, later: BuildResult) -> BuildResult:
+    """Tell of two parts of a build as one: what the first part did, the second found done."""
+    did = {report.label: report for report in earlier.actions if report.outcome is not Outcome.UP_TO_DATE}
+    actions = tuple(did.get(report.label, report) for report in later.actions)
+    counted = Counter(report.outcome for report in actions)
+    return msgspec.structs.replace(
+        later,
+        seconds=earlier.seconds + later.seconds,
+        counts={outcome.value: counted[outcome] for outcome in Outcome},
+        actions=actions,
+    )

@@ -1,0 +1,152 @@
+"""Traces: when each action of a build ran, and on which worker slot, in the form that tracing tools read.
+
+It listens to events and writes one file; nothing reads traces to decide anything. The form is Chrome's trace event
+format (JSON), which Perfetto opens: complete events (`X`) on one track must not overlap, so a track is a worker slot,
+on which one action runs at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from strata_engine.events import ActionFinished, ActionStarted, Event, Outcome, Placed
+from strata_engine.workspace import write_atomically
+
+FOLDER = "traces"
+KEPT = 20
+"""Traces kept per workspace."""
+
+CRITICAL, PLACING = "critical path", "placing"
+
+
+class Span(NamedTuple):
+    """A stretch of time on a track, in seconds since the build began."""
+
+    track: str
+    """`cpu 0`, `network 3`, `placing`."""
+    label: str
+    mnemonic: str
+    start: float
+    seconds: float
+    outcome: str
+    why: str
+    """The first reason, in words."""
+
+
+class Recorder:
+    """Hears the events of one build. Events come one at a time."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._running: dict[str, tuple[float, ActionStarted]] = {}
+        self.spans: list[Span] = []
+
+    def __call__(self, event: Event) -> None:
+        """Hear an event."""
+        now = time.monotonic() - self._begun
+        match event:
+            case ActionStarted(label=label):
+                self._running[label] = now, event
+            case ActionFinished(label=label) if label in self._running:
+                start, begun = self._running.pop(label)
+                # Its end is heard of late, when the loop gets to it; what it took is known from itself.
+                seconds = min(event.seconds, now - start) if event.outcome is not Outcome.SKIPPED else now - start
+                why = str(begun.reasons[0]) if begun.reasons else ""
+                track = f"{begun.pool} {begun.slot}"
+                self.spans.append(Span(track, label, begun.mnemonic, start, seconds, event.outcome.value, why))
+            case Placed(label=label, seconds=seconds, path=path):
+                self.spans.append(Span(PLACING, label, "Place", now - seconds, seconds, "placed", path))
+            case _:
+                pass
+
+
+def document(run: str, spans: Sequence[Span], critical: Sequence[str]) -> bytes:
+    """Give the trace of a build as JSON; the actions on its critical path are drawn once more on a row of their own."""
+    spans = _apart(spans)
+    on_path = set(critical)
+    rows = [span._replace(track=CRITICAL) for span in spans if span.label in on_path and span.track != PLACING]
+    tracks = {CRITICAL: 0} | {name: n for n, name in enumerate(sorted({s.track for s in spans}, key=_order), start=1)}
+    events: list[dict[str, Any]] = [_named("process_name", 0, f"strata {run}")]
+    for name, number in tracks.items():
+        events += [_named("thread_name", number, name), _sorted(number)]
+    for span in (*rows, *spans):
+        events.append(
+            {
+                "ph": "X",
+                "pid": 1,
+                "tid": tracks[span.track],
+                "name": span.label,
+                "cat": span.mnemonic,
+                "ts": _micro(span.start),
+                "dur": _micro(span.start + span.seconds) - _micro(span.start),
+                "args": {"outcome": span.outcome, "why": span.why},
+            }
+        )
+    events += _running(spans)
+    return msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"run": run}}) + b"\n"
+
+
+def keep(state: Path, run: str, data: bytes) -> None:
+    """Write a trace, dropping the oldest beyond `KEPT`. Raises OSError."""
+    folder = state / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"{run}.json", data)
+    for path in traces(state)[KEPT:]:
+        path.unlink(missing_ok=True)
+
+
+def traces(state: Path) -> list[Path]:
+    """List the traces that are kept, the newest first. Raises OSError."""
+    # The name begins with the time of the build.
+    folder = state / FOLDER
+    return sorted(folder.glob("*.json"), reverse=True) if folder.is_dir() else []
+
+
+def _apart(spans: Sequence[Span]) -> list[Span]:
+    """Let no span of a track last beyond the start of the next one, which is heard of sooner than the end before it."""
+    last: dict[str, Span] = {}
+    found: list[Span] = []
+    for span in sorted(spans, key=lambda span: span.start, reverse=True):
+        after = last.get(span.track)
+        seconds = span.seconds if after is None else min(span.seconds, after.start - span.start)
+        last[span.track] = span
+        found.append(span._replace(seconds=seconds))
+    return found[::-1]
+
+
+def _order(track: str) -> tuple[str, int]:
+    name, _, number = track.rpartition(" ")
+    return (name, int(number)) if number.isdigit() else (track, 0)
+
+
+def _named(what: str, track: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "pid": 1, "tid": track, "name": what, "args": {"name": name}}
+
+
+def _sorted(track: int) -> dict[str, Any]:
+    return {"ph": "M", "pid": 1, "tid": track, "name": "thread_sort_index", "args": {"sort_index": track}}
+
+
+def _micro(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def _running(spans: Sequence[Span]) -> list[dict[str, Any]]:
+    """Count what runs at once, as a row of its own."""
+    changes: dict[int, int] = {}
+    for span in spans:
+        if span.track != PLACING:
+            start = _micro(span.start)
+            changes[start] = changes.get(start, 0) + 1
+            end = _micro(span.start + span.seconds)
+            changes[end] = changes.get(end, 0) - 1
+    count, found = 0, []
+    for moment in sorted(changes):
+        count += changes[moment]
+        found.append({"ph": "C", "pid": 1, "name": "running", "ts": moment, "args": {"actions": count}})
+    return found
