@@ -20,6 +20,7 @@ from strata_rules import uv
 from strata_rules.download.client import Network
 from strata_rules.download.credentials import credentials_of
 from strata_rules.lock.committed import CommittedLock
+from strata_rules.metadata import module_hash
 from strata_rules.platforms import host_platform
 from strata_rules.providers import ArchiveInfo, LinkInfo, RuntimeInfo
 from strata_rules.runtime import pin as pins
@@ -123,6 +124,7 @@ def make_plan(
         platforms=platforms,
         chosen={name: choice.chosen for name, choice in choices.items()},
         modules=modules,
+        module_hashes={name: _hashes(build, found) for name, found in modules.items()},
         versions=versions,
         access=Access(network, store / "parts", root),
         uv_cache=store / "uv",
@@ -135,6 +137,12 @@ def make_plan(
     )
     _check_pythons(stack, setting)
     return Plan(stack, setting, analyze(targets(stack, setting)), choices, modules)
+
+
+def _hashes(build: Build, modules: ApplicationModules) -> tuple[str, ...]:
+    store = build.store.cas
+    found = (modules.launch, *modules.support)
+    return tuple(module_hash(store, module.file_name, build.source(module.input)) for module in found)
 
 
 def _check_folders(build: Build, local_wheels: Iterable[Path]) -> None:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
@@ -33,12 +33,13 @@ MAX_SIZE = 64 << 20
 
 _NO_EXTRAS: dict[str, str | frozenset[str]] = {"extra": "", "extras": frozenset(), "dependency_groups": frozenset()}
 _SCHEMES = frozenset({"http", "https", "file"})
-_LOWER = re.compile(r"""(?:^|\band )sys_platform == ['"]from_lower_layer['"]$""")
+_FROM_LOWER = "from_lower_layer"
+_RESTORE = "take it from git again, or have it made anew with `strata lock --upgrade`"
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
 class LockedWheel(msgspec.Struct, frozen=True):
-    """One wheel that a lock names, by content."""
+    """One wheel that a lock names."""
 
     name: str
     """The normalised distribution name."""
@@ -46,6 +47,7 @@ class LockedWheel(msgspec.Struct, frozen=True):
     file: str
     """The wheel's file name, a valid one."""
     sha256: str
+    """Empty where the lock gives none, as venvstacks' locks of local wheels do: such a wheel is never selected."""
     size: int | None = None
     url: str | None = None
     path: str | None = None
@@ -63,6 +65,7 @@ class LockedPackage(msgspec.Struct, frozen=True):
     name: str
     version: str
     marker: str | None = None
+    """Where it is needed: without the clause that says that it comes from below."""
     from_lower_layer: bool = False
     wheels: tuple[LockedWheel, ...] = ()
     index: str | None = None
@@ -74,6 +77,7 @@ class Pylock(msgspec.Struct, frozen=True):
     file: str
     packages: tuple[LockedPackage, ...] = ()
     requires_python: str | None = None
+    created_by: str = ""
 
 
 _T = TypeVar("_T")
@@ -85,14 +89,30 @@ class _InvalidError(Exception):
 
 def parse(data: bytes, file: str) -> Pylock:
     """Read and check a lock. Raises SpecError (`bad-lock`), which names the package that is at fault."""
+    return check(load(data, file), file)
+
+
+def load(data: bytes, file: str) -> dict[str, Any]:
+    """Read the document that a lock is. Raises SpecError (`bad-lock`)."""
+    if len(data) > MAX_SIZE:
+        raise _bad(file, f"is larger than {MAX_SIZE >> 20} MiB")
     try:
-        return _read(data, file)
+        return tomllib.loads(data.decode())
     except UnicodeDecodeError:
         raise _bad(file, "is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise _bad_toml(file, str(error)) from None
     except RecursionError:
         raise _bad(file, "is nested too deeply") from None
+    except ValueError:
+        # An integer of more digits than Python reads.
+        raise _bad(file, "has a number that no lock has") from None
+
+
+def check(document: Mapping[str, Any], file: str) -> Pylock:
+    """Check the document of a lock. Raises SpecError (`bad-lock`), which names the package that is at fault."""
+    try:
+        return _read(document, file)
     except InvalidSpecifier:
         raise _bad(file, "has a `requires-python` that is not a version specifier") from None
     except _InvalidError as error:
@@ -111,7 +131,8 @@ def select(
 ) -> tuple[LockedWheel, ...]:
     """Choose, in lock order, the wheel of each package that a platform and a Python `X.Y.Z` need.
 
-    Packages of lower layers are left out. All packages that have no wheel are told in one SpecError (`no-wheel`).
+    Packages of lower layers are left out. All packages that have no wheel are told in one SpecError (`no-wheel`,
+    `no-sha256`).
     """
     environment = platforms.marker_environment(platform, python_version, implementation)
     if pylock.requires_python is not None and not SpecifierSet(pylock.requires_python).contains(
@@ -136,6 +157,8 @@ def select(
         wheel = best(package.wheels, rank)
         if wheel is None:
             missing.append(no_wheel(package, (platform,), place or Place(pylock.file, 0)))
+        elif not wheel.sha256:
+            missing.append(no_sha256(wheel, place or Place(pylock.file, 0)))
         else:
             chosen[package.name] = wheel
     if missing:
@@ -193,6 +216,13 @@ def no_wheel(package: LockedPackage, on: Sequence[str], place: Place | None, hin
     )
 
 
+def no_sha256(wheel: LockedWheel, place: Place | None) -> Diagnostic:
+    """Say that nothing tells what a wheel has to be."""
+    why = f"its path is `{wheel.path}`, where there is none" if wheel.path is not None else "its index may give none"
+    message = f"the lock gives no SHA-256 of `{wheel.file}`"
+    return Diagnostic("no-sha256", message, place, (why,), "lock the layer again with `strata lock --upgrade`")
+
+
 def local_path(wheel: LockedWheel, *, lock_folder: Path, workspace: Path, wheel_folders: Sequence[Path] = ()) -> Path:
     """Give where a wheel with a `path` lies. Raises SpecError where that is neither in the workspace nor declared.
 
@@ -212,32 +242,28 @@ def local_path(wheel: LockedWheel, *, lock_folder: Path, workspace: Path, wheel_
 
 
 def _bad(file: str, what: str) -> SpecError:
-    return SpecError(
-        Diagnostic("bad-lock", f"the lock {what}", Place(file, 0), hint="lock the layer again with `strata lock`")
-    )
+    return SpecError(Diagnostic("bad-lock", f"the lock {what}", Place(file, 0), hint=_RESTORE))
 
 
 def _bad_toml(file: str, message: str) -> SpecError:
     found = _TOML_PLACE.search(message)
     place = Place(file, int(found[1]), int(found[2])) if found else Place(file, 0)
     text = _TOML_PLACE.sub("", message)
-    return SpecError(Diagnostic("bad-lock", f"the lock is not TOML: {text}", place, hint="restore it, or lock again"))
+    return SpecError(Diagnostic("bad-lock", f"the lock is not TOML: {text}", place, hint=_RESTORE))
 
 
-def _read(data: bytes, file: str) -> Pylock:
-    if len(data) > MAX_SIZE:
-        raise _InvalidError(f"is larger than {MAX_SIZE >> 20} MiB")
-    document = tomllib.loads(data.decode())
+def _read(document: Mapping[str, Any], file: str) -> Pylock:
     version = _get(document, "lock-version", str)
     if version is None or version.split(".")[0] != "1":
         raise _InvalidError(f"has `lock-version` {version!r} where 1.0 was expected")
     requires_python = _get(document, "requires-python", str)
     if requires_python is not None:
         SpecifierSet(requires_python)
-    return Pylock(file, tuple(_package(entry) for entry in _tables(document, "packages")), requires_python)
+    packages = tuple(_package(entry) for entry in _tables(document, "packages"))
+    return Pylock(file, packages, requires_python, _get(document, "created-by", str) or "")
 
 
-def _package(entry: dict[str, Any]) -> LockedPackage:
+def _package(entry: Mapping[str, Any]) -> LockedPackage:
     name = _get(entry, "name", str)
     if name is None or not is_normalized_name(name):
         raise _InvalidError(f"has a package with the name {name!r}, which is not a normalised one")
@@ -246,13 +272,11 @@ def _package(entry: dict[str, Any]) -> LockedPackage:
         if version is None:
             raise _InvalidError(f"gives no version of `{name}`")
         Version(version)
-        if marker is not None:
-            holds(marker, _ANY_ENVIRONMENT)
+        marker, lower = (None, False) if marker is None else _condition(name, marker)
     except InvalidVersion:
         raise _InvalidError(f"gives `{name}` the version {version!r}, which is not one") from None
     except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName, RecursionError):
         raise _InvalidError(f"gives `{name}` a marker that cannot be evaluated") from None
-    lower = marker is not None and _LOWER.search(marker) is not None
     wheels = tuple(_wheel(name, version, wheel) for wheel in _tables(entry, "wheels"))
     if not wheels and not lower:
         other = [kind for kind in ("vcs", "directory", "archive", "sdist") if kind in entry]
@@ -262,7 +286,34 @@ def _package(entry: dict[str, Any]) -> LockedPackage:
     return LockedPackage(name, version, marker, lower, wheels, _get(entry, "index", str))
 
 
-def _wheel(name: str, version: str, entry: dict[str, Any]) -> LockedWheel:
+def _condition(name: str, text: str) -> tuple[str | None, bool]:
+    """Read a marker: where the package is needed, and whether it comes from below there.
+
+    Raises what `packaging` does where it cannot be evaluated.
+    """
+    holds(text, _ANY_ENVIRONMENT)
+    marker = str(Marker(text)).replace('"', "'")
+    if _FROM_LOWER not in marker:
+        return marker, False
+    if marker == LOWER_LAYER:
+        return None, True
+    rest = marker.removesuffix(f" and {LOWER_LAYER}")
+    if _FROM_LOWER in rest:
+        raise _InvalidError(f"gives `{name}` the marker `{text}`, which says from where in a form that is not known")
+    return (rest[1:-1] if _is_group(rest) else rest), True
+
+
+def _is_group(marker: str) -> bool:
+    """Tell whether one pair of parentheses is around all of a marker."""
+    depth = 0
+    for position, character in enumerate(marker):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return position > 0 and position == len(marker) - 1
+    return False
+
+
+def _wheel(name: str, version: str, entry: Mapping[str, Any]) -> LockedWheel:
     url, path, size = _get(entry, "url", str), _get(entry, "path", str), _get(entry, "size", int)
     if url is None and path is None:
         raise _InvalidError(f"has a wheel of `{name}` with neither `url` nor `path`")
@@ -279,10 +330,13 @@ def _wheel(name: str, version: str, entry: dict[str, Any]) -> LockedWheel:
     file = _get(entry, "name", str) or (PurePosixPath(path).name if path else unquote(parts.path.rsplit("/", 1)[-1]))
     if not is_wheel_name(file, name, version):
         raise _InvalidError(f"has {file!r} as a wheel of `{name}` {version}")
-    hashes = entry.get("hashes")
-    sha256 = hashes.get("sha256") if isinstance(hashes, dict) else None
-    if not isinstance(sha256, str) or not is_sha256(sha256.lower()):
-        raise _InvalidError(f"gives no SHA-256 of `{file}`")
+    hashes = entry.get("hashes", {})
+    sha256 = hashes.get("sha256", "") if isinstance(hashes, dict) else None
+    if not isinstance(sha256, str) or (sha256 and not is_sha256(sha256.lower())):
+        raise _InvalidError(f"gives a SHA-256 of `{file}` that is none")
+    if url is not None and "@" in parts.netloc:
+        # A login of someone's: it must not get into messages, and ours come from the environment.
+        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if size is not None and size < 0:
         raise _InvalidError(f"gives `{file}` a negative size")
     return LockedWheel(name, version, file, sha256.lower(), size, url, path)
@@ -303,14 +357,14 @@ def _is_relative(path: str) -> bool:
     return bool(path) and path.isprintable() and not path.startswith(("/", "~")) and not set(path) & set("\\:")
 
 
-def _get(table: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
+def _get(table: Mapping[str, Any], key: str, kind: type[_T]) -> _T | None:
     value = table.get(key)
     if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
         raise _InvalidError(f"has `{key}` of the wrong type; expected {kind.__name__}")
     return value
 
 
-def _tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
+def _tables(table: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     value = table.get(key, [])
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise _InvalidError(f"has `{key}` of the wrong type; expected an array of tables")

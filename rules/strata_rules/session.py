@@ -315,9 +315,10 @@ class Session:
     ) -> BuildResult:
         graph = plan.analysis.graph
         for action in graph.actions():
-            edited = action.committed.tampered() if isinstance(action.committed, CommittedLock) else None
-            if edited is not None and not settings.locked and not settings.dry_run:
-                self._build.emit(Warned(edited, action.label))
+            if isinstance(action.committed, CommittedLock):
+                replacing = not settings.locked and not settings.dry_run
+                for warning in action.committed.warnings(replacing=replacing):
+                    self._build.emit(Warned(warning, action.label))
         result = self._build.run(graph, wanted, places, settings, earlier=earlier, last=last)
         self._outputs = [placement.path for placement in places]
         self._locks = {a.label: a.committed for a in graph.actions() if isinstance(a.committed, CommittedLock)}

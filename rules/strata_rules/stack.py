@@ -18,6 +18,7 @@ from strata_engine.rule import Target
 from strata_rules.archive.rule import ArchiveAttrs, archive
 from strata_rules.link import rule as link_rule
 from strata_rules.link.rule import LinkAttrs, link
+from strata_rules.lock.recipes import Targets
 from strata_rules.lock.request import LOCK_FOLDER, Request, wheel_folders
 from strata_rules.lock.resolve import Beside
 from strata_rules.lock.rule import LockAttrs, lock
@@ -41,6 +42,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     chosen: Mapping[tuple[str, str], Chosen]
     """The runtimes, by environment name and platform."""
     modules: Mapping[str, ApplicationModules]
+    module_hashes: Mapping[str, tuple[str, ...]]
+    """venvstacks' hashes of each application's launch module and its support modules."""
     versions: Mapping[str, int]
     """The lock version of each versioned layer."""
     access: Access
@@ -127,10 +130,18 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
         beside=beside,
         lower=(layer.base.env_name, *(below.name for below in layer.below)) if layer.base else (),
         versioned=layer.spec.versioned,
+        modules=setting.module_hashes.get(layer.env_name, ()),
+        targets=Targets(_stated(layer, "linux_target"), _stated(layer, "macosx_target")),
+        here=tuple(platform for platform in setting.platforms if platform in layer.platforms),
         lock_time=stack.uv.lock_time,
         keep_pins=layer.env_name not in setting.anew,
     )
     return Target(name=f"{layer.env_name}/lock", rule=lock, attrs=attrs, deps=tuple(_locks_below(layer)))
+
+
+def _stated(layer: Layer, field: str) -> str | None:
+    """Give a target only where the layer's own table states it."""
+    return getattr(layer.spec, field) if field in layer.declared.table.values else None
 
 
 def _locks_below(layer: Layer) -> Iterable[str]:

@@ -10,6 +10,7 @@ from strata_engine.errors import SpecError
 from strata_rules import pylock
 
 HEX = "ab" * 32
+ODD = "sys_platform == 'from_lower_layer' and os_name == 'nt'"
 LINUX = {"platform": "linux_x86_64", "python_version": "3.11.7", "linux_target": "glibc@2.28", "macosx_target": "13.0"}
 
 
@@ -124,8 +125,10 @@ def test_two_versions_at_once_are_refused() -> None:
         (lock(package("nice", "1.0", wheel("x", 'path = "C:\\\\nice-1.0-py3-none-any.whl"'))), "relative posix path"),
         (lock(package("nice", "1.0", wheel("nice-1.0-py3-none-any.whl", extra=", size = -1"))), "negative"),
         (lock(package("nice", "1.0", wheel("nice-1.0-py3-none-any.whl", extra=", size = true"))), "wrong type"),
-        (lock(package("nice", "1.0", wheel("nice-1.0-py3-none-any.whl").replace(HEX, "ab"))), "no SHA-256"),
-        (lock(package("nice", "1.0", wheel("nice-1.0-py3-none-any.whl").replace("sha256", "md5"))), "no SHA-256"),
+        (lock(package("nice", "1.0", wheel("nice-1.0-py3-none-any.whl").replace(HEX, "ab"))), "SHA-256 of"),
+        (lock(package("nice", "1.0", wheel("nice-1.0-py3-none-any.whl").replace(f'"{HEX}"', "3"))), "SHA-256 of"),
+        (lock(package("nice", "1.0", wheel("nice-1.0-py3-none-any.whl"), marker=ODD)), "a form that is not known"),
+        (b'lock-version = "1.0"\nx = 1' + b"0" * 5000, "number"),
     ],
 )
 def test_a_hostile_lock_is_refused(data: bytes, message: str) -> None:

@@ -1,13 +1,16 @@
 """A layer's lock as git keeps it: `requirements/LAYER/`, and whether it answers a request.
 
-It resolves nothing. The committed lock is valid while the request recorded beside it is the one that is asked and its
-content is what was written then; all other files are derived from the lock and are for people and other tools.
+It resolves nothing. A lock of ours is valid while the request recorded beside it is the one that is asked and its
+content is what was written then. A lock of venvstacks' own is valid where venvstacks says so and its content
+contradicts nothing; a build uses it as it is, and `adopt` records what was asked, so that from then on all of it
+counts. All other files are derived from the lock and are for people and other tools.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import os
+import stat
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,17 +18,17 @@ from typing import Any
 
 import msgspec
 
-from strata_engine.digest import Digest, digest_file
+from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, HostError, Place, SpecError
 from strata_engine.tree import Artifact, File, Store, Tree, assemble, lookup
 from strata_engine.workspace import write_atomically
-from strata_rules import uv
-from strata_rules.lock import postprocess, recipes
-from strata_rules.lock.pins import Pin
-from strata_rules.lock.request import Request
-from strata_rules.pylock import Pylock, parse
-
-_HASHES = ("lock_input_hash", "other_inputs_hash", "requirements_hash", "version_inputs_hash")
+from strata_rules import pylock, uv
+from strata_rules.lock import postprocess, recipes, recorded, stale
+from strata_rules.lock.fits import gaps
+from strata_rules.lock.pins import Pin, pins_of
+from strata_rules.lock.recorded import Recorded, Seal, in_utc, moment
+from strata_rules.lock.request import LOCK_FOLDER
+from strata_rules.lock.stale import Asked, Found
 
 
 def _now() -> datetime:
@@ -35,210 +38,339 @@ def _now() -> datetime:
 class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
     """The files of one layer's lock, as an action's `committed`."""
 
-    request: Request
-    lower: tuple[str, ...] = ()
-    """For venvstacks' hashes: the runtime's environment name, then the names of the frameworks, in order."""
-    versioned: bool = False
-    modules: tuple[str, ...] = ()
-    """For venvstacks' hashes: those of the launch and support modules, which give a versioned layer a new version."""
+    asked: Asked
+    below: tuple[str, ...] = ()
+    """The environment names of the layers below, in the order in which their pins count."""
     lock_time: datetime | None = None
-    """The time that the lock is said to be of; now without it."""
+    """`exclude-newer`, where it is a point in time: no lock is said to be later."""
     now: Callable[[], datetime] = _now
+
+    @property
+    def layer(self) -> str:
+        """The layer's environment name."""
+        return self.asked.request.layer
 
     @property
     def folder(self) -> Path:
         """Where the files are."""
-        return self.request.lock_folder
+        return self.asked.request.lock_folder
 
     @property
     def pylock_path(self) -> Path:
         """The lock itself."""
-        return self.folder / f"pylock.{_plain(self.request.layer)}.toml"
+        return self._pylock_of(self.layer)
 
     @property
     def metadata_path(self) -> Path:
         """What was asked, when, and what came of it."""
-        return self.folder / f"pylock.{_plain(self.request.layer)}.meta.json"
+        return self.folder / f"pylock.{_plain(self.layer)}.meta.json"
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that decide whether the lock is valid."""
-        return self.pylock_path, self.metadata_path
+        """The files that decide whether the lock is valid, and what it means."""
+        return self.pylock_path, self.metadata_path, *(path for path, _ in self._unhashed())
+
+    # -- the action's committed result -------------------------------------------------------------------------------
 
     def read(self, key: Digest, store: Store) -> Artifact | None:
-        """Give the lock, and what is derived from it, if it answers the request."""
-        if self.why_invalid(key):
+        """Give the lock, and what is derived from it, if it answers the request.
+
+        Raises SpecError where it cannot be read: it might be somebody's work, and is not replaced unasked.
+        """
+        found = self._found()
+        if found is None or self._reasons(found, key):
             return None
-        try:
-            files = postprocess.outputs(_read(self.pylock_path), self.request)
-        except (OSError, SpecError):
-            return None
-        return assemble(store, {name: File(store.put(data)) for name, data in files.items()})
+        return self._artifact(found, store)
 
     def write(self, key: Digest, artifact: Artifact, store: Store) -> None:
         """Keep a lock: each file as a whole, none that is right already, what makes it valid last."""
         assert isinstance(artifact, Tree)
-        data = {name: _entry(store, artifact, name) for name in (postprocess.PYLOCK, postprocess.PACKAGES)}
-        lock = data[postprocess.PYLOCK]
-        plain = _plain(self.request.layer)
-        metadata = self._metadata(key, lock, parse(lock, str(self.pylock_path)))
-        files = {
-            self.pylock_path: lock,
-            self.folder / f"requirements-{plain}.in": _entry(store, artifact, postprocess.REQUIREMENTS),
-            self.folder / f"packages-{self.request.layer}.txt": data[postprocess.PACKAGES],
-            self.metadata_path: (json.dumps(metadata, indent=2, sort_keys=True) + "\n").encode(),
-        }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for path, content in files.items():
-                if not path.exists() or _read(path) != content:
-                    write_atomically(path, content)
-        except OSError as error:
-            raise HostError.of(
-                "cannot-write-lock", f"cannot write the lock of `{self.request.layer}`: {error.strerror}"
-            ) from error
+        found = self._readable()
+        if found is not None and found.is_foreign and self.read(key, store) == artifact:
+            return
+        lock = _entry(store, artifact, postprocess.PYLOCK)
+        self._write(self._derived(artifact, store), self._metadata(key, lock, found))
 
     def why_invalid(self, key: Digest) -> tuple[str, ...]:
-        """Say in sentences why the lock does not answer the request; nothing where it does."""
-        try:
-            lock = _read(self.pylock_path)
-        except OSError:
-            return (f"`{self.request.layer}` has no lock (`{self.pylock_path.name}`)",)
-        metadata = self.metadata()
-        ours = metadata.get("strata")
-        if not isinstance(ours, dict):
-            return (f"nothing says what the lock of `{self.request.layer}` was made for (`{self.metadata_path.name}`)",)
-        reasons = []
-        if ours.get("content") != _content(lock):
-            reasons.append(f"the lock of `{self.request.layer}` was changed by hand (`{self.pylock_path.name}`)")
-        if ours.get("request") != str(key):
-            reasons += self._changes(metadata, lock)
-            if ours.get("uv") != uv.version():
-                reasons.append(f"it was locked with uv {ours.get('uv')}, this is uv {uv.version()}")
-        if self.versioned and metadata.get("version_inputs_hash") != self._version_inputs_hash():
-            reasons.append(f"`{self.request.layer}` is versioned, and its modules have changed since it was locked")
-        return tuple(reasons)
+        """Say in sentences why the lock does not answer the request; nothing where it does. Raises SpecError."""
+        return self._why(key)
 
-    def _changes(self, metadata: Mapping[str, Any], lock: bytes) -> list[str]:
-        """Say what is asked for now and was not then, as far as the files beside the lock tell."""
-        layer = self.request.layer
-        now, then = set(self.request.lines), self._locked_lines()
-        if now != then:
-            changes = [f"`{line}` is required now" for line in sorted(now - then)]
-            changes += [f"`{line}` is no longer required" for line in sorted(then - now)]
-            return [f"the requirements of `{layer}` have changed since it was locked: {', '.join(changes)}"]
-        if metadata.get("other_inputs_hash") != self._other_inputs_hash():
-            return [
-                f"the Python, the C library targets or the layers below `{layer}` are others than when it was locked"
-            ]
-        if wheels := self._changed_wheels(lock):
-            return [f"`{path}` is not the wheel that `{layer}` was locked with" for path in wheels]
-        what = "its platforms, uv's settings, the wheels in local folders, or what the layers below it have"
-        return [f"what `{layer}` was locked for has changed: {what}"]
+    # -- beyond the protocol -----------------------------------------------------------------------------------------
 
-    def _locked_lines(self) -> set[str]:
-        try:
-            text = _read(self.folder / f"requirements-{_plain(self.request.layer)}.in").decode("utf-8", "replace")
-        except OSError:
-            return set()
-        return {line for line in text.splitlines() if line and not line.startswith("#")}
+    def why_stale(self) -> tuple[str, ...]:
+        """Say the same where the request is not known in full, because a lock below has to be made first."""
+        return self._why(None)
 
-    def _changed_wheels(self, lock: bytes) -> list[str]:
-        """List the wheels of local folders, relative to the stack file, that are gone or have other content."""
-        try:
-            wheels = [wheel for package in parse(lock, self.pylock_path.name).packages for wheel in package.wheels]
-        except SpecError:
-            return []
-        changed = []
-        for wheel in wheels:
-            path = Path(os.path.normpath(self.folder / wheel.path)) if wheel.path else None
-            if path is not None and _hash(path) != wheel.sha256:
-                changed.append(Path(os.path.relpath(path, self.request.uv.root)).as_posix())
-        return changed
+    def adopt(self, key: Digest, store: Store) -> bool:
+        """Record what was asked beside a valid lock of somebody else's, so that it is one of ours; True where it did.
 
-    def tampered(self) -> Diagnostic | None:
-        """Give a warning where the lock is not what was written, by which it is about to be replaced."""
-        ours = self.metadata().get("strata")
-        try:
-            if not isinstance(ours, dict) or ours.get("content") == _content(_read(self.pylock_path)):
-                return None
-        except OSError:
+        Of a lock of ours, what is recorded for venvstacks is brought up to date. The lock itself stays as it is, but
+        that it gets the SHA-256 of its local wheels. Raises SpecError, HostError.
+        """
+        found = self._found()
+        if found is None or found.recorded is None or self._reasons(found, key):
+            return False
+        artifact = self._artifact(found, store)
+        document, lock = found.recorded.document, _entry(store, artifact, postprocess.PYLOCK)
+        changed = lock != found.data
+        new = dict(document)
+        if found.is_foreign:
+            new[recorded.SECTION] = msgspec.to_builtins(self._seal(key, lock))
+        if changed:
+            new["requirements_hash"] = recipes.requirements_hash(_document(lock))
+        if found.recorded.other_inputs_hash not in self.asked.other_inputs_hashes:
+            new["other_inputs_hash"] = self.asked.other_inputs_hashes[0]
+        if new == document:
+            return False
+        self._write(self._derived(artifact, store) if changed else {}, new)
+        return True
+
+    def known(self, store: Store) -> Artifact | None:
+        """Give a lock of somebody else's that is missing nothing but a new version, for changed modules."""
+        found = self._found()
+        if found is None or not found.is_foreign:
             return None
-        return Diagnostic(
-            "lock-edited",
-            f"the lock of `{self.request.layer}` was changed by hand: it is made anew, keeping the versions that fit",
-            Place(Path(os.path.relpath(self.pylock_path, self.request.uv.root)).as_posix(), 0),
-            hint="say what you want in the stack file; `--locked` refuses such a lock instead",
-            severity="warning",
-        )
+        asked = msgspec.structs.replace(self.asked, versioned=False)
+        if msgspec.structs.replace(self, asked=asked)._reasons(found, None):  # noqa: SLF001 (its own)
+            return None
+        return self._artifact(found, store)
+
+    def warnings(self, *, replacing: bool) -> tuple[Diagnostic, ...]:
+        """Say what is doubtful about a lock that is used; with `replacing` also that an edited one is about to go."""
+        found = self._readable()
+        if found is None or found.recorded is None:
+            return ()
+        if found.is_edited:
+            return (self._edited(),) if replacing else ()
+        if found.pylock.created_by == stale.OWN or self.why_stale():
+            return ()
+        return (*self._unhashed_wheels(), *self._gaps(found))
 
     def metadata(self) -> dict[str, Any]:
-        """Read the recorded metadata; empty where there is none that can be read."""
+        """Give the recorded metadata; empty where there is none that can be read."""
         try:
-            found = json.loads(_read(self.metadata_path))
-        except (OSError, ValueError, RecursionError):
+            found = self._recorded()
+        except (HostError, SpecError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return found.document if found is not None else {}
 
     def preferred(self) -> tuple[Pin, ...]:
         """List the pins of the lock as it stands, valid or not, for a resolution to keep where they still fit."""
-        try:
-            pylock = parse(_read(self.pylock_path), str(self.pylock_path))
-        except (OSError, SpecError):
+        data = _bytes(self.pylock_path, self._shown(self.pylock_path))
+        if data is None:
             return ()
-        return tuple(Pin(p.name, p.version) for p in pylock.packages if not p.from_lower_layer)
+        packages = pylock.parse(data, self._shown(self.pylock_path)).packages
+        return tuple(Pin(p.name, p.version) for p in packages if not p.from_lower_layer)
 
-    def _metadata(self, key: Digest, lock: bytes, pylock: Pylock) -> dict[str, Any]:
-        """Make the metadata; time and version stay as they are while what venvstacks hashes is the same."""
-        request = self.request
-        new: dict[str, Any] = {
-            "lock_input_hash": recipes.lock_input_hash(request.lines),
-            "other_inputs_hash": self._other_inputs_hash(),
-            "requirements_hash": recipes.requirements_hash(pylock),
-            "version_inputs_hash": self._version_inputs_hash(),
-            "strata": {"content": _content(lock), "request": str(key), "uv": uv.version()},
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _found(self) -> Found | None:
+        file = self._shown(self.pylock_path)
+        data = _bytes(self.pylock_path, file)
+        if data is None:
+            return None
+        document, lock = _parsed(data, file)
+        return Found(data, document, lock, self._recorded())
+
+    def _readable(self) -> Found | None:
+        try:
+            return self._found()
+        except (HostError, SpecError):
+            return None
+
+    def _recorded(self) -> Recorded | None:
+        file = self._shown(self.metadata_path)
+        data = _bytes(self.metadata_path, file)
+        return None if data is None else recorded.read(data, file)
+
+    def _why(self, key: Digest | None) -> tuple[str, ...]:
+        found = self._found()
+        if found is None:
+            return (f"`{self.layer}` has no lock (`{self.pylock_path.name}`)",)
+        return tuple(self._reasons(found, key))
+
+    def _reasons(self, found: Found, key: Digest | None) -> list[str]:
+        if found.recorded is None:
+            return [f"nothing says what the lock of `{self.layer}` was made for (`{self.metadata_path.name}`)"]
+        then = self._locked_lines(found.recorded)
+        name = self.pylock_path.name
+        return stale.reasons(found, self.asked, self._pins_below(), key=key, then=then, name=name)
+
+    def _pins_below(self) -> list[tuple[str, list[Pin]]]:
+        """Read what the locks of the layers below give; they are made before this one is looked at."""
+        below = []
+        for layer in self.below:
+            path = self._pylock_of(layer)
+            try:
+                data = _bytes(path, self._shown(path))
+                below.append((layer, pins_of(_parsed(data, self._shown(path))[1]) if data is not None else []))
+            except (HostError, SpecError):
+                below.append((layer, []))
+        return below
+
+    def _locked_lines(self, old: Recorded) -> frozenset[str] | None:
+        """Read the requirements that were locked, if the file that lists them is still theirs."""
+        path = self.folder / f"requirements-{_plain(self.layer)}.in"
+        try:
+            text = (_bytes(path, path.name) or b"").decode("utf-8", "replace")
+        except (HostError, SpecError):
+            return None
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        return frozenset(lines) if recipes.lock_input_hash(lines) == old.lock_input_hash else None
+
+    def _unhashed(self) -> list[tuple[Path, pylock.LockedWheel]]:
+        """List the local wheels of which the lock says no more than where they are."""
+        found = self._readable()
+        if found is None:
+            return []
+        return [
+            (Path(os.path.normpath(self.folder / wheel.path)), wheel)
+            for package in found.pylock.packages
+            for wheel in package.wheels
+            if wheel.path is not None and not wheel.sha256 and not package.from_lower_layer
+        ]
+
+    def _artifact(self, found: Found, store: Store) -> Tree:
+        """Give the lock and what is derived from it; local wheels are what lies there now."""
+        request, asked = self.asked.request, self.asked
+
+        def find(wheel: pylock.LockedWheel) -> str | None:
+            return stale.sha256_of(wheel, asked)
+
+        lock = postprocess.usable(found.document, found.pylock, request, find) or found.data
+        files = postprocess.outputs(lock, request)
+        return assemble(store, {name: File(store.put(data)) for name, data in files.items()})
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _derived(self, artifact: Tree, store: Store) -> dict[Path, bytes]:
+        return {
+            self.pylock_path: _entry(store, artifact, postprocess.PYLOCK),
+            self.folder / f"requirements-{_plain(self.layer)}.in": _entry(store, artifact, postprocess.REQUIREMENTS),
+            self.folder / f"packages-{self.layer}.txt": _entry(store, artifact, postprocess.PACKAGES),
         }
-        old = self.metadata()
-        version, locked_at = old.get("lock_version"), old.get("locked_at")
-        known = isinstance(version, int) and version > 0
-        if known and isinstance(locked_at, str) and all(old.get(name) == new[name] for name in _HASHES):
-            return new | {"lock_version": version if self.versioned else 1, "locked_at": locked_at}
-        count = version + 1 if known and isinstance(version, int) and self.versioned else 1
-        moment = (self.lock_time or self.now()).astimezone(UTC).replace(microsecond=0)
-        return new | {"lock_version": count, "locked_at": moment.isoformat()}
 
-    def _other_inputs_hash(self) -> str:
-        request = self.request
-        return recipes.other_inputs_hash(
-            python=request.python,
-            platforms=request.platforms,
-            linux_target=request.linux_target,
-            macosx_target=request.macosx_target,
-            lower=self.lower,
-        )
+    def _write(self, files: Mapping[Path, bytes], metadata: Mapping[str, Any]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path, content in {**files, self.metadata_path: recorded.write(metadata)}.items():
+                # git may check out text with the line ends of another system; the file is the same.
+                if not path.is_file() or _read(path) != content:
+                    write_atomically(path, content)
+        except OSError as error:
+            raise HostError.of(
+                "cannot-write-lock", f"cannot write the lock of `{self.layer}`: {error.strerror}"
+            ) from error
 
-    def _version_inputs_hash(self) -> str:
-        return recipes.version_inputs_hash(self.request.layer, versioned=self.versioned, modules=self.modules)
+    def _seal(self, key: Digest, lock: bytes) -> Seal:
+        parts = self.asked.parts(self._pins_below())
+        return Seal(content=f"sha256:{Digest.of(lock).hash}", request=str(key), uv=uv.version(), parts=parts)
+
+    def _metadata(self, key: Digest, lock: bytes, found: Found | None) -> dict[str, Any]:
+        """Make the metadata; time and version stay as they are while what venvstacks hashes is the same."""
+        asked = self.asked
+        old = found.recorded if found is not None and found.recorded is not None else self._old()
+        others = asked.other_inputs_hashes
+        new: dict[str, Any] = {
+            "lock_input_hash": asked.lock_input_hash,
+            "other_inputs_hash": old.other_inputs_hash if old.other_inputs_hash in others else others[0],
+            "requirements_hash": recipes.requirements_hash(_document(lock)),
+            "version_inputs_hash": asked.version_inputs_hash,
+            recorded.SECTION: msgspec.to_builtins(self._seal(key, lock)),
+        }
+        names = ("lock_input_hash", "other_inputs_hash", "requirements_hash")
+        same = all(getattr(old, name) == new[name] for name in names)
+        moments = [moment(old.locked_at)] if same and old.locked_at else [in_utc(self.now())]
+        if self.lock_time is not None:
+            moments.append(in_utc(self.lock_time))
+        new["locked_at"] = old.locked_at if min(moments) == moments[0] and same else _shortened(min(moments))
+        version = old.lock_version
+        if asked.versioned and version is not None:
+            same = same and old.version_inputs_hash == new["version_inputs_hash"]
+            new["lock_version"] = version if same else version + 1
+        else:
+            new["lock_version"] = 1
+        return new
+
+    def _old(self) -> Recorded:
+        try:
+            return self._recorded() or Recorded()
+        except (HostError, SpecError):
+            return Recorded()
+
+    # -- saying ------------------------------------------------------------------------------------------------------
+
+    def _shown(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self.asked.request.uv.root)).as_posix()
+
+    def _warning(self, id: str, message: str, notes: tuple[str, ...], hint: str) -> Diagnostic:
+        return Diagnostic(id, message, Place(self._shown(self.pylock_path), 0), notes, hint, severity="warning")
+
+    def _edited(self) -> Diagnostic:
+        message = f"the lock of `{self.layer}` was changed by hand: it is made anew, keeping the versions that fit"
+        hint = "say what you want in the stack file; `--locked` refuses such a lock instead"
+        return self._warning("lock-edited", message, (), hint)
+
+    def _unhashed_wheels(self) -> tuple[Diagnostic, ...]:
+        files = tuple(f"`{self._shown(path)}` is used as it is now" for path, _ in self._unhashed() if path.is_file())
+        if not files:
+            return ()
+        message = f"the lock of `{self.layer}` does not say which content its local wheels have"
+        hint = "`strata lock` records their SHA-256, so that another file of the same name is noticed"
+        return (self._warning("lock-without-sha256", message, files, hint),)
+
+    def _gaps(self, found: Found) -> tuple[Diagnostic, ...]:
+        """Warn of platforms that are not built now, and cannot be with this lock: venvstacks' betas made such locks."""
+        request = self.asked.request
+        others = [platform for platform in request.platforms if platform not in self.asked.here]
+        missing = [(package, platform) for package, platform, wheel in gaps(found.pylock, request, others) if not wheel]
+        if not missing:
+            return ()
+        notes = tuple(f"`{package.name}` {package.version} has none for `{platform}`" for package, platform in missing)
+        message = f"the lock of `{self.layer}` does not have a wheel for all its platforms"
+        hint = "leave the platform out of the layer's `platforms`, or lock anew with `strata lock --upgrade`"
+        return (self._warning("lock-without-wheel", message, notes, hint),)
+
+    def _pylock_of(self, layer: str) -> Path:
+        return self.asked.request.uv.root / LOCK_FOLDER / layer / f"pylock.{_plain(layer)}.toml"
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(data: bytes, file: str) -> tuple[Mapping[str, Any], pylock.Pylock]:
+    document = pylock.load(data, file)
+    return document, pylock.check(document, file)
+
+
+def _document(lock: bytes) -> Mapping[str, Any]:
+    return _parsed(lock, "")[0]
 
 
 def _plain(layer: str) -> str:
     return layer.replace(".", "_")
 
 
+def _shortened(time: datetime) -> str:
+    return time.replace(microsecond=0).isoformat()
+
+
 def _read(path: Path) -> bytes:
-    # git may check out text with the line ends of another system; the lock is the same.
     return path.read_bytes().replace(b"\r\n", b"\n")
 
 
-def _hash(path: Path) -> str:
+def _bytes(path: Path, shown: str) -> bytes | None:
+    """Read a file; None where there is none. Raises SpecError for what is no file, HostError."""
     try:
-        return digest_file(path).hash
-    except OSError:
-        return ""
-
-
-def _content(lock: bytes) -> str:
-    return f"sha256:{Digest.of(lock).hash}"
+        mode, size = (found := path.stat()).st_mode, found.st_size
+        if not stat.S_ISREG(mode):
+            hint = "move it out of the way"
+            raise SpecError.of("not-a-file", f"`{shown}` is not a file", Place(shown, 0), hint=hint)
+        if size > pylock.MAX_SIZE:
+            raise SpecError.of("bad-lock", f"`{shown}` is larger than any lock", Place(shown, 0))
+        return _read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise HostError.of("cannot-read-lock", f"cannot read `{shown}`: {error.strerror}") from error
 
 
 def _entry(store: Store, tree: Tree, name: str) -> bytes:

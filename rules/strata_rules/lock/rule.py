@@ -19,12 +19,13 @@ from strata_engine.errors import HostError
 from strata_engine.rule import RuleContext
 from strata_engine.tree import Artifact, File, Tree, assemble, entries
 from strata_rules import uv
-from strata_rules.lock import postprocess
+from strata_rules.lock import postprocess, recipes
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.lock.pins import Lower, load
 from strata_rules.lock.postprocess import LocalWheel
 from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_folders
 from strata_rules.lock.resolve import Beside, resolve
+from strata_rules.lock.stale import Asked
 from strata_rules.providers import LockInfo
 
 MNEMONIC = "Lock"
@@ -41,8 +42,12 @@ class LockAttrs(msgspec.Struct, frozen=True, kw_only=True):
     versioned: bool = False
     modules: tuple[str, ...] = ()
     """The hashes of launch and support modules (for venvstacks' hashes)."""
+    targets: recipes.Targets = recipes.Targets()
+    """The C library targets as the layer's table states them (for venvstacks' hashes)."""
+    here: tuple[str, ...] = ()
+    """The platforms that the layer is built for in this build."""
     lock_time: datetime | None = None
-    """The time that a new lock is said to be of: `exclude-newer`, where it is a point in time."""
+    """`exclude-newer`, where it is a point in time: no lock is said to be later."""
     keep_pins: bool = True
     """Whether the versions of the lock as it stands are preferred."""
 
@@ -50,13 +55,18 @@ class LockAttrs(msgspec.Struct, frozen=True, kw_only=True):
 def lock(ctx: RuleContext) -> tuple[LockInfo]:
     """Add the Lock action of a layer."""
     attrs = ctx.attrs(LockAttrs)
-    committed = CommittedLock(
+    asked = Asked(
         request=attrs.request,
         lower=attrs.lower,
         versioned=attrs.versioned,
         modules=attrs.modules,
-        lock_time=attrs.lock_time,
+        targets=attrs.targets,
+        here=attrs.here,
+        variables=uv.settings(attrs.beside.environ),
+        folders=tuple(folder.path for folder in wheel_folders(attrs.request.uv, attrs.beside.environ)),
     )
+    below = tuple(info.layer for info in ctx.all(LockInfo))
+    committed = CommittedLock(asked=asked, below=below, lock_time=attrs.lock_time)
     label = f"{attrs.request.layer}/lock"
     ctx.add(lock_action(label, attrs, committed, ctx.all(LockInfo)))
     pylock, pins = Ref(label, postprocess.PYLOCK), Ref(label, postprocess.PINS)
@@ -102,6 +112,9 @@ def _lock(
     preferred: CommittedLock | None,
     execution: Execution,
 ) -> Artifact:
+    kept = preferred.known(execution.store) if preferred is not None else None
+    if kept is not None:
+        return kept
     lower = Lower([load(execution.read(name)) for name in execution.names("pins/")], request.targets)
     if preferred is not None:
         beside = msgspec.structs.replace(beside, preferred=preferred.preferred())
