@@ -161,9 +161,10 @@ def _layers(platform: str, archive: bytes, wheels: Mapping[str, Ref]) -> Iterato
             layout=layout(platform, PYTHON),
             python=PYTHON,
             runtime=runtime.tree if kind == "runtime" else None,
-            entry_points=kind == "framework",
+            # Programs for Windows have the bytes of a version of `installer`.
+            entry_points=kind == "framework" and not is_windows(platform),
             ignores_case=is_windows(platform),
-            windows=is_windows(platform),
+            windows=platform if is_windows(platform) else "",
         )
         application = kind == "application"
         attrs = LinkAttrs(

@@ -6,6 +6,7 @@ venvstacks' (reference/venvstacks.md §3, §4.9).
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 CONFIG_PATH = "share/venv/metadata/venvstacks_layer.json"
@@ -38,6 +39,26 @@ class Layout(NamedTuple):
 def is_windows(platform: str) -> bool:
     """Tell whether a target platform lays layers out as Windows does."""
     return platform.startswith("win_")
+
+
+def ignores_case(platform: str) -> bool:
+    """Tell whether file systems of a target platform take `A` and `a` for one name, as they come."""
+    return platform.startswith(("win_", "macosx_"))
+
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
+_NOT_IN_NAMES = frozenset('<>:"|?*\\') | {chr(code) for code in range(32)}
+
+
+def why_not_on_windows(name: str) -> str:
+    """Say why Windows cannot have a file or folder of this name; empty where it can."""
+    if _DEVICE.fullmatch(name):
+        return f"`{name}` is the name of a device"
+    if wrong := sorted(_NOT_IN_NAMES.intersection(name)):
+        return f"`{name}` has {wrong[0]!r} in it"
+    if name.endswith((".", " ")):
+        return f"`{name}` ends with a {'dot' if name.endswith('.') else 'space'}"
+    return ""
 
 
 def layout(platform: str, python: str, implementation: str = "cpython") -> Layout:

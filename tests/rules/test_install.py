@@ -63,7 +63,7 @@ def install(bench, wheels: Iterable[Path], **options) -> Tree:
         inputs.append((name, Ref(f"wheel/{file.name}")))
     platform = options.pop("platform", "linux_x86_64")
     options.setdefault("ignores_case", not platform.startswith("linux"))
-    options.setdefault("windows", platform.startswith("win"))
+    options.setdefault("windows", platform if platform.startswith("win") else "")
     action = install_action("layer/install", wheels=inputs, layout=layout(platform, PYTHON), python=PYTHON, **options)
     made = bench.run(action)
     assert isinstance(made, Tree)
@@ -243,35 +243,94 @@ def test_names_that_differ_in_case_are_refused_where_case_does_not_count(bench, 
     assert f"{SITE}/crypto/b.py" in files(bench, install(bench, wheels))
 
 
-def test_windows_has_its_own_places_and_no_scripts(bench, make_wheel):
+@pytest.mark.parametrize("platform", ["win_amd64", "win_arm64"])
+def test_windows_has_its_own_places_and_programs_for_scripts(bench, make_wheel, tmp_path, platform):
     tiny = make_wheel(
         "tiny",
         {
-            "tiny.py": b"",
-            "tiny-1.0.data/data/share/x": b"",
-            "tiny-1.0.data/scripts/tool.exe": b"MZ",
-            "tiny-1.0.data/scripts/tool.py": b"#!python\n",
-            "tiny-1.0.dist-info/entry_points.txt": b"[console_scripts]\ntiny = tiny:main\n",
+            "tiny.py": b"import sys\ndef main(): print('called as', sys.argv)\n",
+            "tiny-1.0.data/data/Library/bin/tiny.dll": b"MZ library",
+            "tiny-1.0.data/scripts/native.exe": b"MZ",
+            "tiny-1.0.data/scripts/tool.py": b"#!python\nprint('a tool')\n",
+            "tiny-1.0.data/scripts/window": b"#!pythonw -x\nprint('a window')\n",
+            "tiny-1.0.data/scripts/batch.bat": b"@echo off\n",
+            "tiny-1.0.dist-info/entry_points.txt": (
+                b"[console_scripts]\ntiny = tiny:main\n[gui_scripts]\ntinyw = tiny:main\n"
+            ),
         },
     )
-    made = files(bench, install(bench, [tiny], platform="win_amd64", entry_points=True))
-    assert {path for path in made if ".dist-info" not in path} == {
+    plain = files(bench, install(bench, [tiny], platform=platform))
+    assert not [path for path in plain if path.startswith("Scripts")]
+    made = files(bench, install(bench, [tiny], platform=platform, entry_points=True))
+    programs = {f"Scripts/{name}.exe" for name in ("tiny", "tinyw", "tool", "window")}
+    assert {path for path in made if ".dist-info" not in path} == programs | {
         "Lib/site-packages/tiny.py",
-        "share/x",
-        "Scripts/tool.exe",
+        "Library/bin/tiny.dll",
+        "Scripts/native.exe",
+        "Scripts/batch.bat",
     }
+    assert bench.warnings == []
     record = made["Lib/site-packages/tiny-1.0.dist-info/RECORD"][0].decode()
-    assert [line.split(",")[0] for line in record.splitlines()][:2] == ["../../Scripts/tool.exe", "../../share/x"]
-    assert [warning.id for warning in bench.warnings] == ["no-launchers"]
+    listed = [line.split(",")[0] for line in record.splitlines()]
+    assert {"../../Scripts/tiny.exe", "../../Library/bin/tiny.dll"} <= set(listed)
+    machine = {"win_amd64": 0x8664, "win_arm64": 0xAA64}[platform]
+    for path in programs:
+        data = made[path][0]
+        at = int.from_bytes(data[0x3C:0x40], "little")
+        assert (data[:2], data[at : at + 4], int.from_bytes(data[at + 4 : at + 6], "little")) == (
+            b"MZ",
+            b"PE\0\0",
+            machine,
+        )
+        starts = "pythonw.exe" if path.endswith("w.exe") else "python.exe"
+        assert f"#!<launcher_dir>\\{starts}\nPK".encode() in data
+    # The code in a program runs, for Python takes what is appended to it.
+    (tmp_path / "tiny.exe").write_bytes(made["Scripts/tiny.exe"][0])
+    (tmp_path / "tiny.py").write_bytes(made["Lib/site-packages/tiny.py"][0])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "tiny.exe", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.stdout == f"called as ['{tmp_path}/tiny', 'x']\n", done.stderr
+
+
+def test_programs_of_a_runtime_start_the_one_above_them(bench, make_wheel):
+    points = b"[console_scripts]\ntiny = tiny:main\n"
+    wheel = make_wheel("tiny", {"tiny.py": b"", "tiny-1.0.dist-info/entry_points.txt": points})
+    bench.outputs["unpack"] = assemble(bench.store, {"python.exe": File(bench.store.put(b"MZ"))})
+    made = install(bench, [wheel], platform="win_amd64", entry_points=True, runtime=Ref("unpack"))
+    assert b"#!<launcher_dir>\\..\\python.exe\nPK" in files(bench, made)["Scripts/tiny.exe"][0]
+
+
+def test_names_that_windows_cannot_have_are_refused_there_alone(bench, make_wheel):
+    wheel = make_wheel(
+        "odd", {"odd/aux.py": b"", "odd/con/x.py": b"", "odd/dot.": b"", "odd/a:b": b"", "odd/auxiliary.py": b""}
+    )
+    with pytest.raises(SpecError) as caught:
+        install(bench, [wheel], platform="win_amd64")
+    assert {d.id for d in caught.value.diagnostics} == {"name-on-windows"}
+    assert [d.message.partition("cannot have: ")[2] for d in caught.value.diagnostics] == [
+        "`a:b` has ':' in it",
+        "`aux.py` is the name of a device",
+        "`con` is the name of a device",
+        "`dot.` ends with a dot",
+    ]
+    assert caught.value.diagnostics[1].message.startswith("`odd` installs `Lib/site-packages/odd/aux.py`, which")
+    for platform in ("linux_aarch64", "macosx_arm64"):
+        assert f"{SITE}/odd/aux.py" in files(bench, install(bench, [wheel], platform=platform))
 
 
 def test_a_script_may_not_replace_the_interpreter(bench, make_wheel):
     points = b"[console_scripts]\npython3 = evil:main\n"
     wheel = make_wheel("evil", {"evil-1.0.dist-info/entry_points.txt": points})
     install(bench, [wheel])
-    with pytest.raises(SpecError) as caught:
-        install(bench, [wheel], entry_points=True)
-    assert [d.id for d in caught.value.diagnostics] == ["reserved-script"]
+    for platform in ("linux_x86_64", "win_amd64"):
+        with pytest.raises(SpecError) as caught:
+            install(bench, [wheel], entry_points=True, platform=platform)
+        assert [d.id for d in caught.value.diagnostics] == ["reserved-script"]
 
 
 def runtime_tree(bench) -> Tree:
@@ -379,7 +438,9 @@ def test_what_influences_the_layer_is_in_the_key():
         {"entry_points": True},
         {"refuse_conflicts": True},
         {"ignores_case": True},
-        {"windows": True},
+        {"windows": "win_amd64"},
+        {"windows": "win_amd64", "entry_points": True},
+        {"windows": "win_arm64", "entry_points": True},
         {"runtime": Ref("unpack"), "layout": layout("win_amd64", PYTHON)},
     ]
     assert len({repr(params(**change)) for change in changes} | {repr(params())}) == len(changes) + 1

@@ -13,6 +13,7 @@ import pytest
 from native import EXTENSION, compiled, needs_gcc
 
 from strata_engine.action import Action, Literal, Ref, Stored
+from strata_engine.errors import SpecError
 from strata_engine.place import place
 from strata_engine.rule import RuleContext, Target, analyze
 from strata_engine.tree import EMPTY_TREE, File, Node, Symlink, Tree, assemble, entries, lookup
@@ -393,6 +394,50 @@ def test_foreign_platforms_are_linked_here(bench: Any, platform: str) -> None:
     else:
         assert "DYLD_LIBRARY_PATH" in text(store, app, "bin/python")
     assert lookup(store, runtime, "postinstall.py") is not None
+
+
+@pytest.mark.parametrize(
+    ("platform", "modules", "said"),
+    [
+        ("win_amd64", {"aux": b""}, ["name-on-windows"]),
+        ("win_amd64", {"app": {"nul.txt": b"", "con/x.py": b"", "fine.py": b""}}, ["name-on-windows"] * 2),
+        ("win_arm64", {"App": {"__init__.py": b""}}, ["case-clash"]),
+        ("macosx_arm64", {"app": {"a.py": b"", "A.py": b""}}, ["case-clash"]),
+        ("macosx_arm64", {"one": b"", "One": b""}, ["case-clash"]),
+        ("macosx_arm64", {"aux": b"", "app": {"con.py": b""}}, []),
+        ("linux_aarch64", {"App": {"__init__.py": b"", "aux.py": b""}, "one": b"", "One": b""}, []),
+    ],
+)
+def test_modules_have_names_that_the_platform_can_have(
+    bench: Any, platform: str, modules: dict[str, Any], said: list[str]
+) -> None:
+    store = bench.store
+    stack = Stack(bench, platform, "3.13.1")
+    stack.runtime_tree = files(store, {"python.exe": b"MZ", "Lib/venv/scripts/nt/venvlauncher.exe": b"MZ"})
+    stack.layer("cpython", stack.runtime_tree)
+    site = "Lib/site-packages" if platform.startswith("win") else "lib/python3.13/site-packages"
+    support = tuple(
+        Module(name, Literal(given) if isinstance(given, bytes) else Stored(files(store, given)))
+        for name, given in modules.items()
+    )
+    installed = files(store, {f"{site}/app/__init__.py": b""})
+    found: list[str] = []
+    try:
+        stack.layer("app-x", installed, ["cpython"], support=support)
+    except SpecError as error:
+        found = [diagnostic.id for diagnostic in error.diagnostics]
+    assert found == said
+
+
+def test_a_sitecustomize_that_will_be_replaced_is_said(bench: Any) -> None:
+    stack = Stack(bench, "win_amd64", "3.12.1")
+    stack.runtime_tree = files(bench.store, {"Lib/venv/scripts/nt/python.exe": b"MZ l", "python.exe": b"MZ"})
+    stack.layer("cpython", stack.runtime_tree)
+    app = stack.layer("app-x", files(bench.store, {"Lib/site-packages/sitecustomize.py": b""}), ["cpython"])
+    assert [warning.id for warning in bench.warnings] == ["sitecustomize-replaced"]
+    assert text(bench.store, app, "Scripts/python.exe") == "MZ l", "the launcher's name before 3.13"
+    assert lookup(bench.store, app, "Scripts/pythonw.exe") is None
+    assert not [path for path, _ in entries(bench.store, app) if "zzz_layers" in path or "_strata_boot" in path]
 
 
 def test_a_later_python_gets_a_start_file(bench: Any) -> None:

@@ -25,6 +25,7 @@ from strata_rules.layout import CONFIG_PATH, DYNLIB_DIR, Layout, is_windows, lay
 from strata_rules.link import boot
 from strata_rules.link.globs import excluder
 from strata_rules.link.libraries import Linked, link_libraries, target_of
+from strata_rules.link.names import check_names, warn_of_sitecustomize
 from strata_rules.link.offers import Offers
 from strata_rules.providers import InstallInfo, LinkInfo, RuntimeInfo
 
@@ -163,7 +164,7 @@ def run(execution: Execution) -> Tree:
     if not wanted.windows:
         changes |= _links(linked.links)
     if wanted.lower:
-        changes |= _windows(execution) if wanted.windows else _posix(store, wanted, linked)
+        changes |= _windows(execution, wanted.places.site_packages) if wanted.windows else _posix(store, wanted, linked)
     return assemble(
         store,
         {
@@ -265,6 +266,7 @@ def _modules(execution: Execution, wanted: _Wanted, installed: Tree) -> dict[str
                     )
                 )
         placed[path] = File(node.digest) if isinstance(node, File) else node
+    check_names(execution.store, placed, installed, site, wanted.platform)
     return placed
 
 
@@ -294,8 +296,9 @@ def _posix(store: Store, wanted: _Wanted, linked: Linked) -> dict[str, Node]:
     return files
 
 
-def _windows(execution: Execution) -> dict[str, Node]:
+def _windows(execution: Execution, site: str) -> dict[str, Node]:
     """Take the launchers that `python -m venv` would copy; `postinstall.py` writes what must name a place."""
+    warn_of_sitecustomize(execution, site)
     runtime = execution.node("runtime")
     assert isinstance(runtime, Tree)
     files: dict[str, Node] = {}

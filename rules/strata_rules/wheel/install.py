@@ -10,7 +10,8 @@ It equals what `uv pip install` puts into the same places, but for:
 * `REQUESTED` is left out: a lock does not tell what was asked for from what came along;
 * `direct_url.json` and `uv_cache.json` are left out: they tell of a path and a time of the machine that installed;
 * `RECORD` lists exactly what is installed, sorted, with the hash of what is really there where wheels conflict;
-* scripts are left out unless the layer asks for `entry_points`; then they start the interpreter that lies beside them;
+* scripts are left out unless the layer asks for `entry_points`; then they start the interpreter that lies beside them,
+  on Windows through the launchers that pip has;
 * where wheels conflict the later one in lock order wins; with uv, which installs in parallel, any of them may.
 """
 
@@ -52,11 +53,11 @@ from strata_rules.contents import (
     encode,
     libraries,
 )
-from strata_rules.layout import Layout
-from strata_rules.wheel import record
+from strata_rules.layout import Layout, why_not_on_windows
+from strata_rules.wheel import launchers, record
 from strata_rules.wheel.scripts import script_files
 
-VERSION = 2
+VERSION = 3
 
 INSTALLER = b"strata\n"
 RUNTIME = "the runtime"
@@ -100,13 +101,15 @@ def install_action(
     entry_points: bool = False,
     refuse_conflicts: bool = False,
     ignores_case: bool = False,
-    windows: bool = False,
+    windows: str = "",
     place: Place | None = None,
 ) -> Action:
     """Make the action that merges `wheels`: (distribution name, unpacked wheel), in lock order.
 
-    `runtime` is given for a runtime layer. `ignores_case` says that the target takes `A` and `a` for one name.
+    `runtime` is given for a runtime layer. `ignores_case` says that the target takes `A` and `a` for one name, and
+    `windows` which platform it is where it is one of Windows'.
     """
+    programs = bool(windows and entry_points)
     schemes: dict[str, Json] = {
         PURELIB: layout.purelib,
         PLATLIB: layout.platlib,
@@ -122,8 +125,10 @@ def install_action(
         "entry_points": entry_points,
         "conflicts": "error" if refuse_conflicts else "warn",
         "ignores_case": ignores_case,
-        "windows": windows,
+        "windows": bool(windows),
     }
+    if programs:
+        params["programs_for"] = windows
     inputs: dict[str, Input] = {f"wheels/{name}": ref for name, ref in wheels}
     if runtime is not None:
         inputs["runtime"] = runtime
@@ -133,6 +138,7 @@ def install_action(
         version=VERSION,
         params=params,
         inputs=inputs,
+        platform={"tool:installer": launchers.version()} if programs else {},
         run=run,
         description=f"install {len(wheels)} package{'' if len(wheels) == 1 else 's'}",
         place=place,
@@ -146,6 +152,8 @@ def run(execution: Execution) -> Tree:
     assert isinstance(order, list)
     wheels = [_wheel(execution, str(name)) for name in order]
     runtime = _tree(execution.node("runtime")) if "runtime" in execution.names("runtime") else None
+    if params["windows"]:
+        _refuse_names(store, wheels)
     merged = _merge(execution, wheels, runtime)
     changes: dict[str, Node | None] = {}
     packages: list[InstalledPackage] = []
@@ -215,18 +223,10 @@ def _folders(params: Mapping[str, Json], name: str) -> dict[str, str]:
 
 
 def _scripts(execution: Execution, contents: WheelContents, own: Tree, folder: str) -> list[tuple[str, Tree]]:
-    """Make the scripts of a wheel, for POSIX; on Windows they are native programs, which nothing here can make."""
-    if execution.params["windows"] and contents.entry_points:
-        execution.warn(
-            Diagnostic(
-                "no-launchers",
-                f"the scripts of `{contents.name}` are left out on Windows",
-                hint="run its modules with `python -m`",
-                severity="warning",
-            )
-        )
     interpreter = posixpath.relpath(str(execution.params["interpreter"]), folder)
-    made = script_files(execution.store, contents, own, interpreter, windows=bool(execution.params["windows"]))
+    made = script_files(
+        execution.store, contents, own, interpreter, windows=str(execution.params.get("programs_for", ""))
+    )
     return [(folder, assemble(execution.store, made))] if made else []
 
 
@@ -330,6 +330,23 @@ def _runtime_libraries(store: Store, runtime: Tree | None) -> list[Library]:
             with store.open(file.digest) as stream:
                 found += libraries(f"lib/{file.name}", stream)
     return found
+
+
+def _refuse_names(store: Store, wheels: Iterable[_Wheel]) -> None:
+    """Refuse files that cannot be unpacked on Windows."""
+    wrong = [
+        Diagnostic(
+            "name-on-windows",
+            f"`{wheel.name}` installs `{path}`, which Windows cannot have: {why}",
+            hint="leave the package out on this platform, or the platform out of the layer",
+        )
+        for wheel in wheels
+        for at, part in wheel.parts
+        for path, _ in entries(store, part, at)
+        if (why := why_not_on_windows(posixpath.basename(path)))
+    ]
+    if wrong:
+        raise SpecError(*wrong)
 
 
 def _refuse_case_clashes(store: Store, tree: Tree, runtime: Tree) -> None:

@@ -128,7 +128,7 @@ def _install(attrs: PackagesAttrs, label: str, runtime: RuntimeInfo, wheels: lis
         runtime=runtime.tree if attrs.is_runtime else None,
         entry_points=attrs.entry_points,
         refuse_conflicts=attrs.refuse_conflicts,
-        ignores_case=attrs.platform.startswith(("win_", "macosx_")),
-        windows=layout.is_windows(attrs.platform),
+        ignores_case=layout.ignores_case(attrs.platform),
+        windows=attrs.platform if layout.is_windows(attrs.platform) else "",
         place=attrs.place,
     )

@@ -1,17 +1,19 @@
-"""The scripts of a wheel, written so that they work wherever their layer is unpacked (POSIX).
+"""The scripts of a wheel, written so that they work wherever their layer is unpacked.
 
-It knows no layer: it is given the interpreter's path relative to the scripts' own folder. What is written equals what
-uv writes into a relocatable virtual environment: a shell line that starts the interpreter beside the script, hidden
-from Python in a string.
+It knows no layer: it is given the interpreter's path relative to the scripts' own folder. On POSIX what is written
+equals what uv writes into a relocatable virtual environment: a shell line that starts the interpreter beside the
+script, hidden from Python in a string. On Windows scripts become programs, as with pip.
 """
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import File, Node, Store, Tree, entries
 from strata_rules.contents import EntryPoint, WheelContents
+from strata_rules.wheel import launchers
 
 _PLACEHOLDER = b"#!python"
 """How a script that is shipped ready-made asks for the interpreter of the place that it is installed to."""
@@ -20,14 +22,21 @@ _RESERVED = frozenset({"python", "pythonw", "python3"})
 
 
 def script_files(
-    store: Store, contents: WheelContents, own: Tree, interpreter: str, *, windows: bool
+    store: Store, contents: WheelContents, own: Tree, interpreter: str, *, windows: str = ""
 ) -> Mapping[str, Node]:
     """Make the scripts that a wheel ships in `own` and those of its entry points, by name.
 
-    On Windows only native programs are kept. Raises SpecError (`reserved-script`) for the name of an interpreter.
+    `windows` names the platform where that is one. Raises SpecError (`reserved-script`) for the name of an interpreter.
     """
     start = _shebang(interpreter)
     points = {point.name: point for point in contents.entry_points}
+
+    def script(code: bytes, *, gui: bool = False) -> File:
+        if not windows:
+            return File(store.put(start + b"\n" + code), executable=True)
+        starts = posixpath.join(posixpath.dirname(interpreter), "pythonw.exe") if gui else interpreter
+        return File(store.put(launchers.program(windows, starts, code, gui=gui)), executable=True)
+
     made: dict[str, Node] = {}
     for name, node in entries(store, own):
         assert isinstance(node, File)
@@ -39,17 +48,27 @@ def script_files(
             placeholder = stream.read(len(_PLACEHOLDER)) == _PLACEHOLDER
         if not placeholder:
             made[name] = File(node.digest, executable=True)
-        elif not windows:
-            # As uv: arguments of the placeholder go with it.
-            _, end, rest = store.get(node.digest).partition(b"\n")
-            made[name] = File(store.put(start + end + rest), executable=True)
-    if not windows:
-        for name, point in points.items():
-            made[name] = File(store.put(start + b"\n" + _call(point)), executable=True)
-    reserved = [name for name in made if name in _RESERVED or name.startswith("python3.")]
+            continue
+        # As uv: arguments of the placeholder go with it.
+        line, _, rest = store.get(node.digest).partition(b"\n")
+        made[_program(name) if windows else name] = script(rest, gui=line.startswith(_PLACEHOLDER + b"w"))
+    for name, point in points.items():
+        made[f"{name}.exe" if windows else name] = script(_call(point), gui=point.gui)
+    reserved = [name for name in made if _is_reserved(name)]
     if reserved:
         raise SpecError(*(_refused(contents.name, name) for name in reserved))
     return made
+
+
+def _program(name: str) -> str:
+    """Name the program that stands for a script, as pip does."""
+    stem, end = posixpath.splitext(name)
+    return f"{stem if end.startswith('.py') else name}.exe"
+
+
+def _is_reserved(name: str) -> bool:
+    stem = name.removesuffix(".exe")
+    return stem in _RESERVED or stem.startswith("python3.")
 
 
 def _shebang(interpreter: str) -> bytes:
