@@ -12,6 +12,9 @@ from typing import NamedTuple
 CONFIG_PATH = "share/venv/metadata/venvstacks_layer.json"
 """Where a layer says what it is made of, relative to the layer."""
 
+METADATA_FOLDER = "__venvstacks__"
+"""What stands beside the layers in an output folder, and says what they are."""
+
 DYNLIB_DIR = "share/venv/dynlib"
 """Where a POSIX layer keeps links to the shared libraries that upper layers may need."""
 

@@ -9,6 +9,7 @@ Nothing is deleted. A file that the last manifest named and the new one does not
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +23,9 @@ from strata_engine.files import sweep
 from strata_engine.place import place
 from strata_engine.tree import File, Store, Tree
 from strata_engine.workspace import write_atomically
+from strata_rules.layout import METADATA_FOLDER
 from strata_rules.metadata import PublishLayer, archive_fields, layer_fields, manifest, text
 
-METADATA_FOLDER = "__venvstacks__"
 LAYERS_FOLDER = "env_metadata"
 
 _TEMPORARY = ".strata-tmp-"
@@ -75,6 +76,7 @@ def publish(
         for suffix in dict.fromkeys(_suffix(item.layer, tag_outputs=tag_outputs) for item in planned)
     )
     if not dry_run:
+        _refuse_taken_places(destination, planned)
         try:
             _write(
                 store, destination, planned, manifests, place_trees=place_trees, tag_outputs=tag_outputs, check=check
@@ -158,6 +160,17 @@ def _refuse_equal_names(planned: Sequence[Published], *, tag_outputs: bool) -> N
     ]
     if diagnostics:
         raise SpecError(*diagnostics)
+
+
+def _refuse_taken_places(destination: Path, planned: Sequence[Published]) -> None:
+    """Refuse files where folders are needed and folders where archives are, before anything is written."""
+    metadata = destination / METADATA_FOLDER
+    for folder in (destination, metadata, metadata / LAYERS_FOLDER):
+        if folder.is_file():
+            raise host_error(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), str(folder))
+    for item in planned:
+        if item.layer.format != "dir" and item.path.is_dir() and not item.path.is_symlink():
+            raise host_error(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), str(item.path))
 
 
 def _manifest(destination: Path, planned: Sequence[Published], suffix: str) -> Manifest:

@@ -141,6 +141,28 @@ def test_a_folder_is_placed_and_described_as_an_export(bench: Any, tmp_path: Pat
     assert not any(name.startswith("archive") for name in described)
 
 
+@pytest.mark.parametrize(
+    ("taken", "is_folder"),
+    [
+        ("out", False),
+        ("out/__venvstacks__", False),
+        ("out/__venvstacks__/env_metadata", False),
+        ("out/app-x.tar.gz", True),
+    ],
+)
+def test_a_place_that_is_taken_is_named_and_nothing_written(
+    bench: Any, tmp_path: Path, taken: str, is_folder: bool
+) -> None:
+    layers = [a_layer(bench.store, "cpython", b"runtime"), a_layer(bench.store, "app-x", b"x")]
+    place = tmp_path / taken
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.mkdir() if is_folder else place.touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(HostError, match=f"cannot use `{place}`: {'Is' if is_folder else 'Not'} a directory"):
+        publish(bench.store, tmp_path / "out", layers)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("fails_at", [0, 1, 2, 3, 4])
 def test_a_failure_in_the_middle_leaves_a_true_manifest(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from strata_engine.digest import is_sha256
 from strata_engine.errors import Place
+from strata_rules.layout import METADATA_FOLDER
 from strata_rules.platforms import IMPLEMENTATIONS, PLATFORMS, parse_linux_target, parse_macosx_target
 from strata_rules.spec.declared import (
     CATEGORIES,
@@ -33,9 +34,6 @@ from strata_rules.spec.uvconfig import known_indexes
 
 LABEL_NAMES = ("fetch", "wheel")
 """What labels call things that belong to no layer."""
-
-METADATA_FOLDER = "__venvstacks__"
-"""What stands beside the layers in an output folder."""
 
 TEMPORARY_PREFIX = ".strata-tmp-"
 """What an output is called until it is whole."""
