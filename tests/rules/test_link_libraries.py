@@ -235,8 +235,8 @@ def test_one_warning_names_who_would_provide_what_is_missing() -> None:
     wanted = ("libfoo.so.1", "libarm.so", "libver.so.2", "libodd.so.5", "libcudart.so.12", "libcusparse.so.12")
     said = advice(layer("app-x", ext("_e", *wanted), ext("_f", "libfoo.so.1"), below=(low,)))
     assert said == (
-        "`libarm.so`, `libcudart.so.12`, `libcusparse.so.12`, `libfoo.so.1`, `libodd.so.5`, `libver.so.2` are needed,"
-        " offered by no layer, and not among the libraries that every Linux system has\n"
+        "`app-x` needs `libarm.so`, `libcudart.so.12`, `libcusparse.so.12`, `libfoo.so.1`, `libodd.so.5`,"
+        " `libver.so.2`, which no layer offers and Linux in general lacks\n"
         f"`libarm.so` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so`\n"
         f"`framework-low@2` has it as `{SITE}/q/libarm.so`, for another machine type: `ARM`\n"
         f"`libcudart.so.12` is needed by `{SITE}/_e.cpython-312-x86_64-linux-gnu.so`\n"
@@ -263,7 +263,7 @@ def test_what_is_needed_elsewhere_too_is_counted() -> None:
     said = advice(layer("app", *(ext(f"_{number}", "libfoo.so.1") for number in range(3)), below=(low,)))
     assert "and 2 more" in said
     said = advice(layer("app", *(ext("_e", *(f"libn{number:02}.so" for number in range(12))),), below=(low,)))
-    assert "and 4 more are needed" in said
+    assert "and 4 more, which no layer offers" in said
 
 
 def test_offers_change_with_what_is_told_and_with_nothing_else() -> None:
@@ -347,7 +347,7 @@ def test_needs_relative_to_two_files_are_two_needs() -> None:
     module = bundle("_e", "@loader_path/a/libwrap.dylib", "@loader_path/b/libwrap.dylib")
     said = advice(mac("app", *found[:1], *wrap, module, below=(low,), exclude=("*",)))
     assert f"`@loader_path/libx.dylib` is needed by `{SITE}/b/libwrap.dylib`" in said
-    assert "libraries that macOS has" in said
+    assert "which no layer offers and macOS lacks" in said
 
 
 def test_weak_needs_are_met_and_not_missed() -> None:

@@ -20,7 +20,9 @@ SHOWN = 8
 _STEM = re.compile(r"(?:\.[0-9]+)*\.(?:so|dylib)\b.*$")
 
 
-def unresolved(needed_by: Mapping[str, set[str]], lower: Sequence[Offers], system: str) -> Diagnostic | None:
+def unresolved(
+    layer: str, needed_by: Mapping[str, set[str]], lower: Sequence[Offers], system: str
+) -> Diagnostic | None:
     """Warn of the needs that nobody meets: library → the files of the layer that need it."""
     if not needed_by:
         return None
@@ -35,7 +37,7 @@ def unresolved(needed_by: Mapping[str, set[str]], lower: Sequence[Offers], syste
     hints = hints or {"require a distribution that brings them": None}
     return Diagnostic(
         "unresolved-library",
-        f"{listed(names)} needed, offered by no layer, and not among the libraries that {system} has",
+        f"`{layer}` needs {listed(names)}, which no layer offers and {system} lacks",
         notes=tuple(notes),
         hint="; ".join([*hints, "or see to it that the target systems have them"]),
         severity="warning",
@@ -47,11 +49,9 @@ def _more(count: int) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Name some libraries, with the verb that fits."""
-    if len(names) == 1:
-        return f"`{names[0]}` is"
+    """Name some libraries."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(f"`{name}`" for name in names[:SHOWN]) + f"{more} are"
+    return ", ".join(f"`{name}`" for name in names[:SHOWN]) + more
 
 
 def _advice(name: str, lower: Sequence[Offers]) -> Iterator[tuple[str, str]]:

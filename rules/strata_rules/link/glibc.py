@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from strata_rules.contents import Library
 
-SYSTEM = "every Linux system"
+SYSTEM = "Linux in general"
 
 _SYSTEM = re.compile(
     r"""(?x) ^(?:

@@ -92,8 +92,8 @@ def link_libraries(
         for name, candidates in sorted(offered.items())
     }
     if problems.conflicts:
-        raise ActionError(*(_conflict(name, offers) for name, offers in sorted(problems.conflicts.items())))
-    warnings = (_ambiguous(ambiguous), unresolved(problems.unresolved, lower, target.loader.SYSTEM))
+        raise ActionError(*(_conflict(layer, name, both) for name, both in sorted(problems.conflicts.items())))
+    warnings = (_ambiguous(layer, ambiguous), unresolved(layer, problems.unresolved, lower, target.loader.SYSTEM))
     return Linked(
         Offers(layer=layer, libraries=libraries, withheld=_withheld(files, mine, excluded), modules=modules),
         _needs(modules, names, lower),
@@ -178,11 +178,11 @@ def _needs(own: Mapping[str, tuple[str, ...]], names: set[str], lower: Sequence[
     return {**{name: loads for name, loads in joined.items() if name not in names}, **own}
 
 
-def _conflict(name: str, offers: Mapping[str, set[str]]) -> Diagnostic:
+def _conflict(layer: str, name: str, offers: Mapping[str, set[str]]) -> Diagnostic:
     needed_by = sorted(set().union(*offers.values()))
     return Diagnostic(
         "library-conflict",
-        f"`{name}` is needed and offered {len(offers)} times by the layers below",
+        f"`{layer}` needs `{name}`, which the layers below offer {len(offers)} times",
         notes=(
             *(f"offered: `{path}`" for path in sorted(offers)),
             f"needed by `{needed_by[0]}`" + (f" and {len(needed_by) - 1} more" if len(needed_by) > 1 else ""),
@@ -191,13 +191,13 @@ def _conflict(name: str, offers: Mapping[str, set[str]]) -> Diagnostic:
     )
 
 
-def _ambiguous(ambiguous: Mapping[str, Sequence[str]]) -> Diagnostic | None:
+def _ambiguous(layer: str, ambiguous: Mapping[str, Sequence[str]]) -> Diagnostic | None:
     if not ambiguous:
         return None
     names = sorted(ambiguous)
     return Diagnostic(
         "ambiguous-library",
-        f"{listed(names)} not linked for upper layers: two files have the name and different content",
+        f"`{layer}` does not link {listed(names)} for upper layers: two files have the name and different content",
         notes=tuple(f"`{name}`: {', '.join(f'`{path}`' for path in ambiguous[name])}" for name in names[:SHOWN]),
         hint="leave all but one out with `dynlib_exclude`",
         severity="warning",

@@ -23,7 +23,7 @@ class Loader(Protocol):
     """What there is to know about the loader of a platform: the modules `glibc` and `dyld`."""
 
     SYSTEM: str
-    """Whose libraries are there anyway, in words."""
+    """Where libraries are that no layer must bring, in words."""
 
     def is_system(self, name: str, /) -> bool:
         """Tell whether a library is expected of the system (or the interpreter) and of no layer."""
