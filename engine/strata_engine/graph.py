@@ -7,7 +7,7 @@ the graph as vertices without an action until the expansion adds them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -193,6 +193,56 @@ class ActionGraph:
                 else:
                     pairs.add((needed, label))
         return sorted(pairs)
+
+
+class Relations:
+    """What needs what among labels, whole and settled: for questions that are asked of a graph."""
+
+    def __init__(self, needs_of: Mapping[str, Iterable[str]]) -> None:
+        self._graph: nx.DiGraph[str] = nx.DiGraph()
+        self._graph.add_nodes_from(needs_of)
+        # A need that is no label itself was never part of the graph that is asked about.
+        self._graph.add_edges_from(
+            (needed, label) for label, needed_ones in needs_of.items() for needed in needed_ones if needed in needs_of
+        )
+
+    def below(self, labels: Iterable[str], depth: int | None = None) -> set[str]:
+        """List labels and what they need, so many steps far."""
+        return self._reach(self._graph.pred, labels, depth, None)
+
+    def above(self, labels: Iterable[str], depth: int | None = None, within: Set[str] | None = None) -> set[str]:
+        """List labels and what needs them, so many steps far, on ways that do not leave `within`."""
+        return self._reach(self._graph.succ, labels, depth, within)
+
+    def between(self, above: Iterable[str], below: Iterable[str]) -> set[str]:
+        """List what lies on any way from one of `above` to what it needs of `below`, both ends included."""
+        return self.below(above) & self.above(below)
+
+    def shortest(self, above: Iterable[str], below: Iterable[str]) -> list[str]:
+        """Give one shortest way from one of `above` down to one of `below`; nothing where there is none."""
+        ends = sorted(set(below) & set(self._graph))
+        if not ends:
+            return []
+        ways = nx.multi_source_dijkstra_path(self._graph, ends, weight=None)
+        found = [ways[label] for label in sorted(set(above)) if label in ways]
+        return min(found, key=len, default=[])[::-1]
+
+    def _reach(
+        self,
+        neighbours: Mapping[str, Iterable[str]],
+        labels: Iterable[str],
+        depth: int | None,
+        within: Set[str] | None,
+    ) -> set[str]:
+        found = {label for label in labels if label in self._graph}
+        front = set(found)
+        while front and (depth is None or depth > 0):
+            front = {other for label in front for other in neighbours[label]} - found
+            if within is not None:
+                front &= within
+            found |= front
+            depth = depth if depth is None else depth - 1
+        return found
 
 
 def check_placements(placements: Sequence[Placement]) -> None:
