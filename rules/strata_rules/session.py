@@ -24,6 +24,7 @@ from strata_engine.events import Listener, Outcome, Warned
 from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.workspace import Workspace
 from strata_rules.lock.committed import CommittedLock
+from strata_rules.lock.survey import Survey, survey
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
 from strata_rules.null import RUN, STARTED
 from strata_rules.planning import Plan, SessionOptions, make_plan, pin_runtimes
@@ -84,6 +85,8 @@ class Session:
         """What the last build wrote, for the snapshot."""
         self._locks: dict[str, CommittedLock] = {}
         """Its locks, by label."""
+        self.surveyed = Survey()
+        """What `lock` found that was to do nothing, or a build that was to replace no lock."""
 
     # -- what the commands do ----------------------------------------------------------------------------------------
 
@@ -114,8 +117,14 @@ class Session:
         anew = self.selection.anew(upgrade=upgrade)
         locked = self.selection.locked()
         plan = make_plan(self.stack, self._options, self._build, versions={}, locked=settings.locked, anew=anew)
-        result = self._run(plan, [f"{name}/lock" for name in locked], [], _forcing(settings, anew), None)
+        wanted = [f"{name}/lock" for name in locked]
+        if settings.dry_run:
+            self.surveyed = self._survey(plan, wanted)
+            for stale in self.surveyed.stale:
+                self._build.emit(Warned(stale.warned(), stale.action.label))
+        result = self._run(plan, wanted, [], _forcing(settings, anew), None)
         if result.exit_code == 0 and not settings.dry_run and not settings.locked:
+            self._adopt(result, wanted)
             pin_runtimes(plan, self._build, self._layers(locked))
         return result
 
@@ -173,10 +182,10 @@ class Session:
         """Say of each layer whether its lock is valid and which version it has."""
         plan = make_plan(self.stack, self._options, self._build, versions={})
         locked = [layer for layer in self.stack.layers if layer.platforms]
-        done = self._build.look(plan.analysis.graph, [f"{layer.env_name}/lock" for layer in locked])
+        surveyed = self._survey(plan, [f"{layer.env_name}/lock" for layer in locked])
         return {
             layer.env_name: LayerStatus(
-                has_valid_lock=done[f"{layer.env_name}/lock"].outcome is Outcome.UP_TO_DATE,
+                has_valid_lock=surveyed.is_valid(f"{layer.env_name}/lock"),
                 lock_version=plan.lock_version(layer),
             )
             for layer in locked
@@ -316,10 +325,18 @@ class Session:
         graph = plan.analysis.graph
         for action in graph.actions():
             if isinstance(action.committed, CommittedLock):
-                replacing = not settings.locked and not settings.dry_run
-                for warning in action.committed.warnings(replacing=replacing):
-                    self._build.emit(Warned(warning, action.label))
+                self._warn(action.label, action.committed.warnings())
+                edited = action.committed.edited()
+                if edited is not None and not settings.locked and not settings.dry_run:
+                    self._build.emit(Warned(edited, action.label))
+        if settings.locked:
+            self.surveyed = self._survey(plan, wanted)
         result = self._build.run(graph, wanted, places, settings, earlier=earlier, last=last)
+        if settings.locked:
+            # The engine stops at the first lock that it may not replace.
+            told = {action.label for action in result.actions if action.outcome is Outcome.FAILED}
+            others = [stale.refused() for stale in self.surveyed.stale if stale.action.label not in told]
+            result = msgspec.structs.replace(result, diagnostics=(*result.diagnostics, *others))
         self._outputs = [placement.path for placement in places]
         self._locks = {a.label: a.committed for a in graph.actions() if isinstance(a.committed, CommittedLock)}
         for lock in self._locks.values():
@@ -345,6 +362,28 @@ class Session:
                     f"no selected layer is for `{platform}`",
                     hint=f"they are for {', '.join(f'`{name}`' for name in known)}" if known else None,
                 )
+
+    def _survey(self, plan: Plan, wanted: Iterable[str]) -> Survey:
+        """Look at all locks that what is wanted needs."""
+        graph = plan.analysis.graph
+        closure = graph.closure(wanted)
+        locks = [a for a in graph.actions() if a.label in closure and isinstance(a.committed, CommittedLock)]
+        done = self._build.look(graph, [action.label for action in locks])
+        return survey(locks, {label: finished.key for label, finished in done.items()})
+
+    def _adopt(self, result: BuildResult, labels: Iterable[str]) -> None:
+        """Record what was asked beside valid locks that are not ours."""
+        wanted = set(labels)
+        for action in result.actions:
+            if action.label in wanted:
+                self._locks[action.label].adopt(Digest.parse(action.key), self._build.store.cas)
+
+    def _warn(self, label: str, warnings: Iterable[Diagnostic]) -> None:
+        """Say what holds for every such build, once."""
+        for warning in warnings:
+            if warning not in self.standing:
+                self.standing.append(warning)
+                self._build.emit(Warned(warning, label))
 
     def _folder(self, plan: Plan, layer: Layer, platform: str) -> Path:
         """Give the place of a layer; those of other platforms have a folder of their own each."""

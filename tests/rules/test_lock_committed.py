@@ -112,7 +112,8 @@ def test_what_was_written_is_read_for_the_same_request_only(bench: Any, tmp_path
     made = artifact(bench.store, lock)
     lock.write(KEY, made, bench.store)
     assert lock.read(KEY, bench.store) == made
-    assert lock.why_invalid(KEY) == lock.why_stale() == lock.warnings(replacing=True) == ()
+    assert lock.why_invalid(KEY) == lock.why_stale() == lock.warnings() == ()
+    assert lock.edited() is None
     assert lock.read(OTHER, bench.store) is None
     assert lock.why_invalid(OTHER) == ("it was locked by another version of Strata",)
     folders = msgspec.structs.replace(lock, asked=msgspec.structs.replace(lock.asked, folders=(tmp_path / "w",)))
@@ -159,10 +160,10 @@ def test_an_edited_lock_is_never_valid(bench: Any, tmp_path: Path) -> None:
     lock.write(KEY, artifact(bench.store, lock), bench.store)
     lock.pylock_path.write_bytes(lock.pylock_path.read_bytes() + b"# mine\n")
     assert lock.why_invalid(KEY) == ("the lock of `cpython-3.11` was changed by hand (`pylock.cpython-3_11.toml`)",)
-    [edited] = lock.warnings(replacing=True)
+    edited = lock.edited()
+    assert edited is not None
     assert edited.id == "lock-edited"
     assert edited.place == Place("requirements/cpython-3.11/pylock.cpython-3_11.toml", 0)
-    assert lock.warnings(replacing=False) == ()
 
 
 def test_another_system_s_line_ends_are_no_edit(bench: Any, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_a_record_that_cannot_be_read_is_an_error_and_stays(bench: Any, tmp_path
     assert said in diagnostic.message
     assert diagnostic.place == Place("requirements/cpython-3.11/pylock.cpython-3_11.meta.json", 0)
     assert lock.metadata() == {}
-    assert lock.warnings(replacing=True) == ()
+    assert lock.warnings() == ()
     # Only whoever asks for a new lock gets one.
     lock.write(KEY, artifact(bench.store, lock), bench.store)
     assert lock.read(KEY, bench.store) is not None
@@ -414,7 +415,7 @@ def test_without_a_wheel_for_what_is_built_a_lock_is_of_no_use(tmp_path: Path) -
     only = package("nice", "1.0", wheel("nice", "1.0", "cp311-cp311-manylinux_2_28_x86_64"))
     lock_of_venvstacks(lock, only)
     assert lock.why_invalid(KEY) == ()
-    [warning] = lock.warnings(replacing=True)
+    [warning] = lock.warnings()
     assert warning.id == "lock-without-wheel"
     assert warning.notes == ("`nice` 1.0 has none for `win_arm64`",)
     there = committed(tmp_path, platforms=("linux_x86_64", "win_arm64"), here=("win_arm64",))
@@ -436,7 +437,7 @@ def test_a_local_wheel_without_sha256_is_what_lies_there(bench: Any, tmp_path: P
     assert isinstance(first, Tree)
     assert Digest.of(b"one").hash in text_of(bench.store, first, "pylock.toml")
     assert path in lock.paths
-    [warning] = lock.warnings(replacing=True)
+    [warning] = lock.warnings()
     assert warning.id == "lock-without-sha256"
     assert warning.notes == ("`wheels/nice-1.0-py3-none-any.whl` is used as it is now",)
     path.write_bytes(b"another")
@@ -446,7 +447,7 @@ def test_a_local_wheel_without_sha256_is_what_lies_there(bench: Any, tmp_path: P
     assert lock.pylock_path.read_bytes() == before
     # From then on it has to be this one.
     assert lock.adopt(KEY, bench.store)
-    assert lock.warnings(replacing=True) == ()
+    assert lock.warnings() == ()
     assert path not in lock.paths
     assert f'sha256 = "{Digest.of(b"another").hash}"' in lock.pylock_path.read_text()
     assert "file:///else" not in lock.pylock_path.read_text()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import click
 
+from strata_engine.build import BuildResult
 from strata_engine.events import Outcome
 from strata_rules.cli.build import WORK_FOUND
 from strata_rules.cli.given import Given, accepted_quietly, given_options
@@ -16,6 +17,7 @@ from strata_rules.cli.report import result_fields, with_stack
 from strata_rules.cli.session_call import build_settings, built, wishes_of
 from strata_rules.cli.status import show_stack
 from strata_rules.selection import Wish
+from strata_rules.session import Session
 
 
 @declare("lock")
@@ -53,11 +55,16 @@ def command(settings: Settings, spec: str | None, given: Given, *, upgrade: bool
     stack = show_stack(settings, spec, given, wishes) if given.show or given.show_only else None
     if given.show_only:
         return 0
-    result = built(
-        settings, spec, given, lambda session: session.lock(build_settings(given), upgrade=upgrade), wishes=wishes
-    )
+    stale: list[str] = []
+
+    def work(session: Session) -> BuildResult:
+        result = session.lock(build_settings(given), upgrade=upgrade)
+        stale.extend(found.action.label for found in session.surveyed.stale)
+        return result
+
+    result = built(settings, spec, given, work, wishes=wishes)
     code = result.exit_code
-    if check and code == 0 and result.counts.get(Outcome.EXECUTED, 0):
+    if check and code == 0 and (stale or result.counts.get(Outcome.EXECUTED, 0)):
         code = WORK_FOUND
     if given.as_json:
         fields = {"dry_run": given.dry_run, **result_fields(result), "exit_code": code}

@@ -135,16 +135,21 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return self._artifact(found, store)
 
-    def warnings(self, *, replacing: bool) -> tuple[Diagnostic, ...]:
-        """Say what is doubtful about a lock that is used; with `replacing` also that an edited one is about to go."""
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """Say what is doubtful about a lock that is used."""
         found = self._readable()
-        if found is None or found.recorded is None:
-            return ()
-        if found.is_edited:
-            return (self._edited(),) if replacing else ()
-        if found.pylock.created_by == stale.OWN or self.why_stale():
+        if found is None or found.pylock.created_by == stale.OWN or self.why_stale():
             return ()
         return (*self._unhashed_wheels(), *self._gaps(found))
+
+    def edited(self) -> Diagnostic | None:
+        """Give a warning where the lock is not what was written, by which it is about to be replaced."""
+        found = self._readable()
+        if found is None or not found.is_edited:
+            return None
+        message = f"the lock of `{self.layer}` was changed by hand: it is made anew, keeping the versions that fit"
+        hint = "say what you want in the stack file; `--locked` refuses such a lock instead"
+        return self._warning("lock-edited", message, (), hint)
 
     def metadata(self) -> dict[str, Any]:
         """Give the recorded metadata; empty where there is none that can be read."""
@@ -305,11 +310,6 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
 
     def _warning(self, id: str, message: str, notes: tuple[str, ...], hint: str) -> Diagnostic:
         return Diagnostic(id, message, Place(self._shown(self.pylock_path), 0), notes, hint, severity="warning")
-
-    def _edited(self) -> Diagnostic:
-        message = f"the lock of `{self.layer}` was changed by hand: it is made anew, keeping the versions that fit"
-        hint = "say what you want in the stack file; `--locked` refuses such a lock instead"
-        return self._warning("lock-edited", message, (), hint)
 
     def _unhashed_wheels(self) -> tuple[Diagnostic, ...]:
         files = tuple(f"`{self._shown(path)}` is used as it is now" for path, _ in self._unhashed() if path.is_file())
