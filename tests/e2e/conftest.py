@@ -11,6 +11,7 @@ import uv
 from conftest import uv_environ
 from runtimes import OWN, interpreters
 from space import Space, copy_tree, write_stack
+from venvstacks import Venvstacks, environment, runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 MINOR = OWN.rpartition(".")[0]
@@ -47,6 +48,15 @@ def empty(tmp_path: Path, template: Space) -> Space:
     (tmp_path / "workspace").mkdir()
     copy_tree(template.store, tmp_path / "store")
     return Space(tmp_path / "workspace", tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def venvstacks(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Venvstacks:
+    """Give the real venvstacks, installed once and kept with pytest's cache."""
+    cache = pytestconfig.cache
+    assert cache is not None, "the tests need pytest's cache"
+    kept = cache.mkdir("venvstacks")
+    return Venvstacks(environment(kept), runtime(kept), tmp_path_factory.mktemp("venvstacks") / "uv")
 
 
 @pytest.fixture
