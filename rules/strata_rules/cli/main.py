@@ -5,15 +5,14 @@ Knows each command's module by name only: a command is imported when it is used.
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from importlib.metadata import PackageNotFoundError, version
 
 import click
-from click.shell_completion import CompletionItem
 
 from strata_engine.errors import SpecError
+from strata_rules.cli.commands import Commands
 from strata_rules.cli.options import Settings, global_options
 from strata_rules.remember import ask
 from strata_rules.spec.source import did_you_mean
@@ -26,7 +25,7 @@ COMMANDS = {
     "build": "Lock what needs it and build the layers.",
     "publish": "Write one reproducible archive per layer.",
     "run": "Build what an application needs and run it.",
-    "graph": "Draw the action graph.",
+    "graph": "Explain what ran and why; draw the action graph.",
     "cache": "Look at the shared store, or make it smaller.",
     "schema": "Write the JSON schema of the stack file.",
     "completion": "Write the completion script of a shell.",
@@ -56,48 +55,6 @@ Exit codes:
 """
 
 
-class Commands(click.Group):
-    """Commands that are imported when they are used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order of help."""
-        del ctx
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
-        del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        found = importlib.import_module(f"strata_rules.cli.{cmd_name}").command
-        assert isinstance(found, click.Command)
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete the commands without importing any: a shell asks at each key."""
-        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
-        return commands + click.Command.shell_complete(self, ctx, incomplete)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may have been meant."""
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            raise SpecError.of(
-                "unknown-command",
-                f"there is no command `{name}`",
-                hint=did_you_mean(name, COMMANDS) or "`strata --help` lists the commands",
-            )
-        return super().resolve_command(ctx, args)
-
-
 def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
     if value and not ctx.resilient_parsing:
         try:
@@ -110,6 +67,8 @@ def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> No
 
 strata = Commands(
     "strata",
+    "strata_rules.cli",
+    COMMANDS,
     params=[
         *global_options(hidden=False),
         click.Option(

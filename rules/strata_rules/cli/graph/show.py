@@ -1,4 +1,4 @@
-"""`strata graph`: pictures of the action graph."""
+"""`strata graph show`: pictures of the action graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from strata_engine import picture
-from strata_rules.cli import why
 from strata_rules.cli.given import Given, given_options, labels_argument
 from strata_rules.cli.options import StrataCommand
 from strata_rules.cli.output import emit, emit_document
@@ -19,12 +18,7 @@ from strata_rules.session import open_session
 DRAWN = {"tree": picture.tree, "dot": picture.dot, "mermaid": picture.mermaid}
 
 
-@click.group("graph")
-def command() -> None:
-    """Explain and draw the graph of actions that a stack comes to."""
-
-
-@command.command("show", cls=StrataCommand, short_help="Draw the graph.")
+@click.command("show", cls=StrataCommand)
 @labels_argument
 @click.option(
     "--format",
@@ -35,7 +29,7 @@ def command() -> None:
     help="`dot` is Graphviz' language; `mermaid` is what GitHub draws inside Markdown.",
 )
 @given_options("include", "allow_missing", "build_dir", "index", "local_wheels", "as_json")
-def show(arguments: tuple[str, ...], given: Given, format_: str) -> None:
+def command(arguments: tuple[str, ...], given: Given, format_: str) -> None:
     """Draw the actions of a stack, or of LABELS and what they need, with the outcome each had last.
 
     What a lock selects is known once the layer has been locked: before that, its wheels are not drawn.
@@ -49,6 +43,3 @@ def show(arguments: tuple[str, ...], given: Given, format_: str) -> None:
         emit_document("strata.graph", 1, picture.document(graph))
     else:
         emit(DRAWN[format_](graph))
-
-
-command.add_command(why.command)

@@ -25,7 +25,7 @@ SHOWN_ROOTS = 12
 """How many root causes fit on a screen."""
 
 
-@click.command("why", cls=StrataCommand, short_help="Say why something was built again.")
+@click.command("why", cls=StrataCommand)
 @click.argument("arguments", nargs=-1, metavar="[SPEC] [LABEL]", shell_complete=complete_labels)
 @json_option
 def command(arguments: tuple[str, ...], *, as_json: bool) -> None:

@@ -1,0 +1,19 @@
+"""`strata graph`: what was built and why, asked and drawn. One module per command."""
+
+from __future__ import annotations
+
+from strata_rules.cli.commands import Commands
+
+COMMANDS = {
+    "why": "Say why something was built again.",
+    "show": "Draw the graph.",
+}
+"""The commands in the order of help."""
+
+command = Commands(
+    "graph",
+    __name__,
+    COMMANDS,
+    help="Explain and draw the graph of actions that a stack comes to.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
