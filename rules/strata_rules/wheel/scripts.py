@@ -18,7 +18,7 @@ from strata_rules.wheel import launchers
 _PLACEHOLDER = b"#!python"
 """How a script that is shipped ready-made asks for the interpreter of the place that it is installed to."""
 
-_RESERVED = frozenset({"python", "pythonw", "python3"})
+_RESERVED = frozenset({"python", "python_", "pythonw", "python3"})
 
 
 def script_files(
