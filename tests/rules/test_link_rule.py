@@ -390,7 +390,14 @@ def test_foreign_platforms_are_linked_here(bench: Any, platform: str) -> None:
         assert text(store, app, "Scripts/python.exe") == "MZ"
         assert lookup(store, app, "pyvenv.cfg") is None
         assert not any(isinstance(node, Symlink) for _, node in entries(store, app))
-        assert json.loads(text(store, app, CONFIG_PATH))["base_python"] == "../cpython/python.exe"
+        assert json.loads(text(store, app, CONFIG_PATH)) == {
+            "base_python": "..\\cpython\\python.exe",
+            "dynlib_dirs": ["..\\cpython\\Library\\bin"],
+            "py_version": "3.13.1",
+            "pylib_dirs": ["..\\cpython\\Lib\\site-packages"],
+            "python": "Scripts\\python.exe",
+            "site_dir": "Lib\\site-packages",
+        }
     else:
         assert "DYLD_LIBRARY_PATH" in text(store, app, "bin/python")
     assert lookup(store, runtime, "postinstall.py") is not None

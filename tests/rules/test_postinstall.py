@@ -18,12 +18,12 @@ from strata_rules.link import postinstall
 
 SITE = "Lib/site-packages"
 CONFIG: dict[str, Any] = {
-    "python": "Scripts/python.exe",
+    "python": "Scripts\\python.exe",
     "py_version": "3.12.9",
-    "base_python": "../cpython/python.exe",
-    "site_dir": SITE,
-    "pylib_dirs": [f"../framework-ä/{SITE}", f"../cpython/{SITE}"],
-    "dynlib_dirs": ["../framework-ä/Library/bin", "../cpython/Library/bin"],
+    "base_python": "..\\cpython\\python.exe",
+    "site_dir": "Lib\\site-packages",
+    "pylib_dirs": ["..\\framework-ä\\Lib\\site-packages", "..\\cpython\\Lib\\site-packages"],
+    "dynlib_dirs": ["..\\framework-ä\\Library\\bin", "..\\cpython\\Library\\bin"],
 }
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stands in for Windows on other systems")
@@ -161,6 +161,7 @@ def test_a_layer_for_another_system_is_left_as_it_is(tmp_path: Path) -> None:
         {"python": "../cpython/python.exe"},
         {"python": 3},
         {"base_python": "../../python.exe"},
+        {"base_python": "..\\..\\python.exe"},
         {"base_python": "/usr/bin/python.exe"},
         {"base_python": "../missing/python.exe"},
         {"site_dir": "../framework-ä/Lib/site-packages"},

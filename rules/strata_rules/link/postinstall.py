@@ -102,13 +102,14 @@ def read_layer(folder: Path) -> Layer:
             [inside(folder, item) for item in listed(config["pylib_dirs"])],
             [inside(folder, item) for item in listed(config["dynlib_dirs"])],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LayerError(f"{path} is not a layer's description: {error}") from None
 
 
 def inside(folder: Path, relative: str, boundary: Path | None = None) -> str:
     """Give the absolute path of something in this layer or, without a `boundary`, in one beside it."""
-    path = os.path.normpath(folder / relative)
+    # Layers for Windows are described as paths are written there, and can be looked at anywhere.
+    path = os.path.normpath(folder / relative.replace("\\", "/"))
     boundary = boundary or folder.parent
     if boundary not in Path(path).parents:
         raise LayerError(f"{relative} leads out of {boundary}")

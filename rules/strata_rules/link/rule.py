@@ -29,7 +29,7 @@ from strata_rules.link.names import check_names, warn_of_sitecustomize
 from strata_rules.link.offers import Offers
 from strata_rules.providers import InstallInfo, LinkInfo, RuntimeInfo
 
-VERSION = 2
+VERSION = 3
 
 WINDOWS_LAUNCHERS = {
     "python.exe": ("Lib/venv/scripts/nt/venvlauncher.exe", "Lib/venv/scripts/nt/python.exe"),
@@ -228,20 +228,22 @@ def _text(store: Store, value: object) -> File:
 
 
 def _config(wanted: _Wanted) -> dict[str, object]:
-    """Give what a layer says of itself, in venvstacks' words: all paths relative to the layer."""
+    """Give what a layer says of itself, in venvstacks' words: all paths relative to the layer, as its system's are."""
     places = wanted.places
+    libraries = "Library/bin" if wanted.windows else DYNLIB_DIR
+    base = f"../{wanted.lower[-1]}/{places.runtime_python}" if wanted.lower else places.runtime_python
+
+    def native(path: str) -> str:
+        return path.replace("/", "\\") if wanted.windows else path
+
     config: dict[str, object] = {
         "py_version": wanted.version,
-        "site_dir": places.site_packages,
-        "pylib_dirs": [f"../{layer}/{places.site_packages}" for layer in wanted.lower],
+        "site_dir": native(places.site_packages),
+        "pylib_dirs": [native(f"../{layer}/{places.site_packages}") for layer in wanted.lower],
+        "dynlib_dirs": [native(f"../{layer}/{libraries}") for layer in wanted.lower],
+        "python": native(places.python if wanted.lower else places.runtime_python),
+        "base_python": native(base),
     }
-    libraries = "Library/bin" if wanted.windows else DYNLIB_DIR
-    config["dynlib_dirs"] = [f"../{layer}/{libraries}" for layer in wanted.lower]
-    if wanted.lower:
-        config["python"] = places.python
-        config["base_python"] = f"../{wanted.lower[-1]}/{places.runtime_python}"
-    else:
-        config["python"] = config["base_python"] = places.runtime_python
     if wanted.launch_module:
         config["launch_module"] = wanted.launch_module
     return config
