@@ -75,3 +75,15 @@ class ArchiveInfo(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     """`tar.xz`, `tar.zst`, `tar.gz`, `zip` or `dir`."""
     archive: Ref
+
+
+class CompiledInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer as it is deployed, with bytecode; without any where it is for a platform that is not this machine's."""
+
+    layer: str
+    install_target: str
+    platform: str
+    tree: Ref
+    """For what replaces a folder as a whole: its bytecode is never compared with its source."""
+    checked: Ref
+    """For what is unpacked, maybe over an older version: its bytecode is compared with its source at each import."""
