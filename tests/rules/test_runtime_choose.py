@@ -90,6 +90,15 @@ def test_a_pin_for_something_else_is_replaced_and_never_under_locked(rim: Rim) -
     assert error_of(rim, locked=True, platform="win_amd64")[2].endswith("it is not pinned")
 
 
+def test_an_archive_that_the_spec_names_with_its_sha256_needs_no_pin_under_locked(rim: Rim) -> None:
+    archive = {"providers": ("archive",), "url": "https://host.example/python.tar.gz", "sha256": SHA}
+    choice = rim.choose(locked=True, **archive)
+    assert isinstance(choice.chosen, ArchiveChoice)
+    assert (choice.chosen.sha256, choice.pin) == (SHA, None), "nothing is written under --locked"
+    rim.pin(PbsPin("3.12.8", "https://host.example/x", SHA))
+    assert error_of(rim, locked=True, **archive)[1] == "runtime-not-pinned"
+
+
 def test_a_mirror_is_tried_first_and_never_pinned(rim: Rim) -> None:
     plain = rim.choose()
     rim.environ["UV_PYTHON_INSTALL_MIRROR"] = "file:///mirror/"

@@ -118,7 +118,7 @@ class _Unavailable(Exception):  # noqa: N818 - one provider does not work; the n
 def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = False) -> Choice:
     """Choose a runtime. Raises SpecError, HostError.
 
-    `upgrade` leaves the pin out of account; `locked` refuses to choose where there is no pin that fits.
+    `upgrade` leaves the pin out of account; `locked` refuses to choose where neither a pin nor the spec says what.
     """
     _check(wanted)
     observed: list[Path] = [wanted.pin_path]
@@ -127,6 +127,9 @@ def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = 
     if pinned is not None and not upgrade and not (misfit := _misfit(wanted, pinned)):
         chosen = _of_pin(wanted, host, pinned)
         return Choice(chosen, _say(wanted, chosen, "as pinned"), tuple(observed), None)
+    if locked and pinned is None and wanted.providers[0] == "archive" and wanted.sha256:
+        # The stack file itself is the pin.
+        return _fresh(wanted, host, observed)._replace(pin=None)
     if locked:
         why = f"its pin is for {misfit}" if pinned is not None and not upgrade else "it is not pinned"
         raise SpecError.of(
