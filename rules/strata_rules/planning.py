@@ -19,7 +19,8 @@ from strata_engine.rule import Analysis, analyze
 from strata_rules import uv
 from strata_rules.download.client import Network
 from strata_rules.download.credentials import credentials_of
-from strata_rules.lock.committed import CommittedLock
+from strata_rules.lock.committed import CommittedLock, given_then
+from strata_rules.lock.parts import Given
 from strata_rules.metadata import module_hash
 from strata_rules.platforms import host_platform
 from strata_rules.providers import ArchiveInfo, LinkInfo, RuntimeInfo
@@ -116,7 +117,6 @@ def make_plan(
     platforms = options.platforms or (host_platform(),)
     choices = _choose(stack, build, platforms, locked=locked, anew=anew)
     indexes = {index.name or index.url: index.url for index in stack.uv.indexes}
-    local_wheels = tuple(root / folder for folder in options.local_wheels)
     _check_folders(build, options.local_wheels)
     network = Network(offline=options.offline, credentials=credentials_of(indexes, os.environ))
     setting = Setting(
@@ -131,12 +131,26 @@ def make_plan(
         environ=os.environ,
         anew=anew,
         offline=options.offline,
-        no_index=not options.index,
-        local_wheels=local_wheels,
+        given={layer.env_name: _given(layer, options, build, anew) for layer in stack.layers},
         format=format,
     )
     _check_pythons(stack, setting)
     return Plan(stack, setting, analyze(targets(stack, setting)), choices, modules)
+
+
+def _given(layer: Layer, options: SessionOptions, build: Build, anew: frozenset[str]) -> Given:
+    """Say where a layer's wheels come from beside what the stack file says.
+
+    A lock that was made with `--local-wheels` or `--no-index` is as valid for a command without: it is held against
+    what they said then, and kept up with that.
+    """
+    root = build.workspace.root
+    folders = tuple(Path(os.path.relpath(root / folder, root)).as_posix() for folder in options.local_wheels)
+    if folders or not options.index or layer.env_name in anew:
+        return Given(folders, not options.index)
+    then = given_then(root, layer.env_name)
+    there = tuple(folder for folder in then.local_wheels if build.sources.probe(root / folder))
+    return Given(there, then.no_index)
 
 
 def _hashes(build: Build, modules: ApplicationModules) -> tuple[str, ...]:

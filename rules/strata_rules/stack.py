@@ -18,6 +18,7 @@ from strata_engine.rule import Target
 from strata_rules.archive.rule import ArchiveAttrs, archive
 from strata_rules.link import rule as link_rule
 from strata_rules.link.rule import LinkAttrs, link
+from strata_rules.lock.parts import Given
 from strata_rules.lock.recipes import Targets
 from strata_rules.lock.request import LOCK_FOLDER, Request, wheel_folders
 from strata_rules.lock.resolve import Beside
@@ -27,7 +28,7 @@ from strata_rules.runtime.rule import RuntimeAttrs, runtime
 from strata_rules.spec.declared import ApplicationSpec
 from strata_rules.spec.load import Layer, Stack
 from strata_rules.spec.modules import ApplicationModules, Module
-from strata_rules.spec.uvconfig import layer_config
+from strata_rules.spec.uvconfig import LayerUvConfig, layer_config
 from strata_rules.wheel.fetch import Access
 from strata_rules.wheel.packages import PackagesAttrs, label_of, packages
 
@@ -52,8 +53,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     anew: frozenset[str] = frozenset()
     """The layers whose locks keep no version of now, by environment name."""
     offline: bool = False
-    no_index: bool = False
-    local_wheels: tuple[Path, ...] = ()
+    given: Mapping[str, Given]
+    """What the command line says, or said when the layer was locked, of where its wheels come from."""
     format: str = ""
     """The archive format asked for; empty for what the stack file or the platform says."""
 
@@ -114,7 +115,7 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
         platforms=layer.platforms,
         linux_target=layer.linux_target,
         macosx_target=layer.macosx_target,
-        uv=layer_config(stack, layer, no_index=setting.no_index, local_wheels=setting.local_wheels),
+        uv=_uv(stack, layer, setting),
         implementation=layer.implementation,
     )
     beside = Beside(
@@ -131,12 +132,19 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
         lower=(layer.base.env_name, *(below.name for below in layer.below)) if layer.base else (),
         versioned=layer.spec.versioned,
         modules=setting.module_hashes.get(layer.env_name, ()),
+        given=setting.given[layer.env_name],
         targets=Targets(_stated(layer, "linux_target"), _stated(layer, "macosx_target")),
         here=tuple(platform for platform in setting.platforms if platform in layer.platforms),
         lock_time=stack.uv.lock_time,
         keep_pins=layer.env_name not in setting.anew,
     )
     return Target(name=f"{layer.env_name}/lock", rule=lock, attrs=attrs, deps=tuple(_locks_below(layer)))
+
+
+def _uv(stack: Stack, layer: Layer, setting: Setting) -> LayerUvConfig:
+    given = setting.given[layer.env_name]
+    folders = [stack.root / folder for folder in given.local_wheels]
+    return layer_config(stack, layer, no_index=given.no_index, local_wheels=folders)
 
 
 def _stated(layer: Layer, field: str) -> str | None:
@@ -153,8 +161,7 @@ def _locks_below(layer: Layer) -> Iterable[str]:
 
 def _packages(stack: Stack, layer: Layer, platform: str, setting: Setting, unsure: frozenset[str]) -> Target:
     # Whatever the lock may choose from may be fetched from, wherever it lies.
-    config = layer_config(stack, layer, no_index=setting.no_index, local_wheels=setting.local_wheels)
-    folders = tuple(folder.path for folder in wheel_folders(config, setting.environ))
+    folders = tuple(folder.path for folder in wheel_folders(_uv(stack, layer, setting), setting.environ))
     attrs = PackagesAttrs(
         layer=layer.env_name,
         platform=platform,

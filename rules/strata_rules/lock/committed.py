@@ -25,6 +25,7 @@ from strata_engine.workspace import write_atomically
 from strata_rules import pylock, uv
 from strata_rules.lock import postprocess, recipes, recorded, stale
 from strata_rules.lock.fits import gaps
+from strata_rules.lock.parts import Given
 from strata_rules.lock.pins import Pin, pins_of
 from strata_rules.lock.recorded import Recorded, Seal, in_utc, moment
 from strata_rules.lock.request import LOCK_FOLDER
@@ -63,7 +64,7 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def metadata_path(self) -> Path:
         """What was asked, when, and what came of it."""
-        return self.folder / f"pylock.{_plain(self.layer)}.meta.json"
+        return _metadata_path(self.asked.request.uv.root, self.layer)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -268,8 +269,13 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
             ) from error
 
     def _seal(self, key: Digest, lock: bytes) -> Seal:
-        parts = self.asked.parts(self._pins_below())
-        return Seal(content=f"sha256:{Digest.of(lock).hash}", request=str(key), uv=uv.version(), parts=parts)
+        return Seal(
+            content=f"sha256:{Digest.of(lock).hash}",
+            request=str(key),
+            uv=uv.version(),
+            parts=self.asked.parts(self._pins_below()),
+            given=self.asked.given,
+        )
 
     def _metadata(self, key: Digest, lock: bytes, found: Found | None) -> dict[str, Any]:
         """Make the metadata; time and version stay as they are while what venvstacks hashes is the same."""
@@ -333,6 +339,21 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
 
     def _pylock_of(self, layer: str) -> Path:
         return self.asked.request.uv.root / LOCK_FOLDER / layer / f"pylock.{_plain(layer)}.toml"
+
+
+def given_then(root: Path, layer: str) -> Given:
+    """Read what the command line said when a layer was locked; nothing where nothing that can be read says so."""
+    path = _metadata_path(root, layer)
+    try:
+        data = _bytes(path, path.name)
+        seal = recorded.read(data, path.name).strata if data is not None else None
+    except (HostError, SpecError):
+        return Given()
+    return seal.given if seal is not None else Given()
+
+
+def _metadata_path(root: Path, layer: str) -> Path:
+    return root / LOCK_FOLDER / layer / f"pylock.{_plain(layer)}.meta.json"
 
 
 @functools.lru_cache(maxsize=256)

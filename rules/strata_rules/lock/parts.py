@@ -16,8 +16,19 @@ from strata_engine.action import Json
 from strata_engine.digest import Digest
 from strata_rules.lock.request import Request
 
+ALWAYS = ("cache-keys", "no-build")
+"""uv's settings that are the same for every stack."""
+
 _SHORT = 16
 """Hex digits of a digest: enough to tell two apart."""
+
+
+class Given(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a command line says of where wheels come from."""
+
+    local_wheels: tuple[str, ...] = ()
+    """Folders, posix, relative to the stack file's."""
+    no_index: bool = False
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,13 +41,13 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     macosx_target: str = ""
     settings: dict[str, str] = {}
     """uv's settings: name → digest."""
-    indexes: tuple[tuple[str, str], ...] = ()
+    indexes: tuple[str, ...] = ()
     """The package indexes in the order in which uv asks them: name, or `#1` and so on, and digest."""
     sources: dict[str, str] = {}
     """Distribution → the index that it comes from."""
     variables: dict[str, str] = {}
     """uv's variables: name → digest."""
-    below: tuple[tuple[str, str], ...] = ()
+    below: tuple[str, ...] = ()
     """The layers below in their order: name, and digest of their pins."""
 
 
@@ -56,11 +67,11 @@ def parts_of(request: Request, variables: Mapping[str, str], below: Iterable[tup
         platforms=tuple(sorted(request.platforms)),
         linux_target=str(params.get("linux_target", "")),
         macosx_target=str(params.get("macosx_target", "")),
-        settings={name: _digest(value) for name, value in settings.items()},
-        indexes=tuple(zip(names, map(_digest, tables), strict=True)),
+        settings={name: _digest(value) for name, value in settings.items() if name not in ALWAYS},
+        indexes=tuple(f"{name} {_digest(table)}" for name, table in zip(names, tables, strict=True)),
         sources={name: str(index) for name, index in sources.items()},
         variables={name: _digest(value) for name, value in variables.items()},
-        below=tuple((layer, Digest.of(pins).hash[:_SHORT]) for layer, pins in below),
+        below=tuple(f"{layer} {Digest.of(pins).hash[:_SHORT]}" for layer, pins in below),
     )
 
 
@@ -76,10 +87,9 @@ def changes(then: Parts, now: Parts) -> list[str]:
         if old and new and old != new:
             found.append(f"its `{field}` was `{old}` and is `{new}`")
     found += _differing("uv's setting", then.settings, now.settings)
-    found += _differing("the index", dict(then.indexes), dict(now.indexes))
-    if dict(then.indexes) == dict(now.indexes) and then.indexes != now.indexes:
-        order = [name for name, _ in now.indexes]
-        found.append(f"the indexes are asked in another order: {_listed(order)}")
+    found += _differing("the index", _named(then.indexes), _named(now.indexes))
+    if sorted(then.indexes) == sorted(now.indexes) and then.indexes != now.indexes:
+        found.append(f"the indexes are asked in another order: {_listed([*_named(now.indexes)])}")
     for name in sorted({*then.sources, *now.sources}):
         if then.sources.get(name) != now.sources.get(name):
             old, new = _from(then.sources.get(name)), _from(now.sources.get(name))
@@ -88,13 +98,13 @@ def changes(then: Parts, now: Parts) -> list[str]:
     return found + _below(then.below, now.below)
 
 
-def _below(then: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> list[str]:
-    old, new = dict(then), dict(now)
+def _below(then: Sequence[str], now: Sequence[str]) -> list[str]:
+    old, new = _named(then), _named(now)
     found = [f"`{layer}` below it has other packages now" for layer in new if layer in old and old[layer] != new[layer]]
     found += [f"`{layer}` is below it now" for layer in new if layer not in old]
     found += [f"`{layer}` is no longer below it" for layer in old if layer not in new]
     if not found and then != now:
-        found.append(f"the layers below it have another order: {_listed([layer for layer, _ in now])}")
+        found.append(f"the layers below it have another order: {_listed([*new])}")
     return found
 
 
@@ -104,6 +114,11 @@ def _differing(what: str, then: Mapping[str, str], now: Mapping[str, str]) -> li
         for name in sorted({*then, *now})
         if then.get(name) != now.get(name)
     ]
+
+
+def _named(entries: Iterable[str]) -> dict[str, str]:
+    """Read entries of a name and a digest; both are as a file from a repository has them."""
+    return {name: digest for name, _, digest in (entry.rpartition(" ") for entry in entries)}
 
 
 def _from(index: str | None) -> str:

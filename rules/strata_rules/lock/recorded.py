@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from strata_engine.errors import Diagnostic, Place, SpecError
-from strata_rules.lock.parts import Parts
+from strata_rules.lock.parts import Given, Parts
 
 MAX_SIZE = 1 << 20
 """Records above this are not read: a real one is under 10 KiB."""
@@ -24,7 +24,7 @@ SECTION = "strata"
 _LEGACY = "_legacy_requirements_hash"
 
 
-class Seal(msgspec.Struct, frozen=True, kw_only=True):
+class Seal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Our section: what was asked for, and what came of it."""
 
     content: str
@@ -34,6 +34,8 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     uv: str
     """uv's version."""
     parts: Parts
+    given: Given = Given()
+    """What the command line said, which a later one need not repeat."""
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from strata_engine.tree import Artifact, File, Tree, assemble, entries
 from strata_rules import uv
 from strata_rules.lock import postprocess, recipes
 from strata_rules.lock.committed import CommittedLock
+from strata_rules.lock.parts import Given
 from strata_rules.lock.pins import Lower, load
 from strata_rules.lock.postprocess import LocalWheel
 from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_folders
@@ -44,6 +45,8 @@ class LockAttrs(msgspec.Struct, frozen=True, kw_only=True):
     """The hashes of launch and support modules (for venvstacks' hashes)."""
     targets: recipes.Targets = recipes.Targets()
     """The C library targets as the layer's table states them (for venvstacks' hashes)."""
+    given: Given = Given()
+    """What the command line says of where wheels come from: the request has it too."""
     here: tuple[str, ...] = ()
     """The platforms that the layer is built for in this build."""
     lock_time: datetime | None = None
@@ -61,6 +64,7 @@ def lock(ctx: RuleContext) -> tuple[LockInfo]:
         versioned=attrs.versioned,
         modules=attrs.modules,
         targets=attrs.targets,
+        given=attrs.given,
         here=attrs.here,
         variables=uv.settings(attrs.beside.environ),
         folders=tuple(folder.path for folder in wheel_folders(attrs.request.uv, attrs.beside.environ)),

@@ -20,7 +20,7 @@ from strata_engine.errors import SpecError
 from strata_rules import uv
 from strata_rules.lock import recipes
 from strata_rules.lock.fits import contradictions, gaps
-from strata_rules.lock.parts import Parts, changes, parts_of
+from strata_rules.lock.parts import Given, Parts, changes, parts_of
 from strata_rules.lock.pins import Pin, dump
 from strata_rules.lock.recorded import Recorded, Seal
 from strata_rules.lock.request import Request
@@ -74,6 +74,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The platforms that are built: without a wheel for them a lock is of no use."""
     variables: Mapping[str, str] = {}
     """uv's variables, as they are in the key."""
+    given: Given = Given()
+    """What the command line says, or said when the layer was locked."""
     folders: tuple[Path, ...] = ()
     """The local folders of wheels that are in the key."""
 
