@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +85,8 @@ class Session:
         """What the last build wrote, for the snapshot."""
         self._locks: dict[str, CommittedLock] = {}
         """Its locks, by label."""
+        self.manifests: Sequence[Manifest] = ()
+        """What was published, or would be if this were no dry run."""
         self.surveyed = Survey()
         """What `lock` found that was to do nothing, or a build that was to replace no lock."""
 
@@ -411,7 +413,12 @@ class Session:
 
     def _publish(self, plan: Plan, layers: Sequence[Layer], settings: Settings, result: BuildResult) -> BuildResult:
         """Write archives and metadata of a build that went well; an archive that the store has lost is made again."""
-        if result.exit_code or settings.dry_run:
+        if result.exit_code:
+            return result
+        if settings.dry_run:
+            published = self._published(plan, layers, result)
+            cas, folder = self._build.store.cas, self._destination()
+            self.manifests = publish(cas, folder, published, tag_outputs=self._tagged, dry_run=True)
             return result
         self._warn_of_local_runtimes(plan, layers)
 
@@ -428,6 +435,7 @@ class Session:
             if result.exit_code:
                 return result
             manifests = write()
+        self.manifests = manifests
         for manifest in manifests:
             self._outputs += [manifest.path, *(published.path for published in manifest.layers)]
         return result
@@ -446,19 +454,27 @@ class Session:
                 self._build.emit(Warned(warning, f"{layer.env_name}/archive"))
 
     def _published(self, plan: Plan, layers: Iterable[Layer], result: BuildResult) -> list[PublishLayer]:
-        return [self._published_layer(plan, layer, platform, result) for layer, platform in self._built(plan, layers)]
+        # In a dry run there are actions of which only the label is known: neither the archive nor what a lock says.
+        unknown = {action.label for action in result.actions if action.label not in result.artifacts}
+        return [
+            self._published_layer(plan, layer, platform, result, unknown)
+            for layer, platform in self._built(plan, layers)
+        ]
 
-    def _published_layer(self, plan: Plan, layer: Layer, platform: str, result: BuildResult) -> PublishLayer:
+    def _published_layer(
+        self, plan: Plan, layer: Layer, platform: str, result: BuildResult, unknown: Collection[str]
+    ) -> PublishLayer:
         archive = plan.archive(layer, platform)
         modules = plan.modules.get(layer.env_name)
+        artifact = result.artifacts.get(archive.archive.label)
         return PublishLayer(
             layer=layer.env_name,
             kind=layer.kind,
             install_target=archive.install_target,
             platform=platform,
             format=archive.format,
-            artifact=self._build.entry(result.artifacts[archive.archive.label], archive.archive),
-            lock=lock_facts(plan.committed(layer).metadata()),
+            artifact=self._build.entry(artifact, archive.archive) if artifact is not None else None,
+            lock=lock_facts({} if f"{layer.env_name}/lock" in unknown else plan.committed(layer).metadata()),
             runtime_layer=plan.target_name(layer.runtime),
             python_implementation=f"{layer.implementation}@{plan.runtime(layer, platform).version}",
             required_layers=tuple(plan.target_name(below) for below in layer.below),

@@ -62,7 +62,7 @@ def strata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Strata]:
 
     class Recorder:
         stack = SimpleNamespace(root=tmp_path)
-        standing = ()
+        standing, manifests, surveyed = (), (), SimpleNamespace(stale=())
 
         def __init__(self, options: dict[str, Any], wishes: Wishes, listeners: Any) -> None:
             self.options, self.wishes, self.listeners = options, wishes, listeners

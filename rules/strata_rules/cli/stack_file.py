@@ -57,8 +57,8 @@ def _is_toml(path: Path) -> bool:
 
 
 def _named(argument: str, cwd: Path) -> Path:
-    path = cwd / Path(argument).expanduser()
-    shown = Path(argument)
+    shown = Path(os.path.expanduser(argument))  # noqa: PTH111 - Path's own raises where there is no such user
+    path = cwd / shown
     if path.is_dir():
         found = _in_folder(path)
         if found is None:
