@@ -174,8 +174,8 @@ def _layers(platform: str, archive: bytes, wheels: Mapping[str, Ref]) -> Iterato
             platform=platform,
             host=LINUX,
             dynlib="launcher" if application else "preload",
-            launch=Module("top", Literal(b"import plain\n")) if application else None,
-            support=(Module("aid", Literal(b"")),) if application else (),
+            launch=Module("top", "top.py", Literal(b"import plain\n")) if application else None,
+            support=(Module("aid", "aid.py", Literal(b"")),) if application else (),
         )
         installed = InstallInfo(
             layer=layer,

@@ -26,9 +26,10 @@ from strata_rules.platforms import host_platform
 from strata_rules.providers import ArchiveInfo, LinkInfo, RuntimeInfo
 from strata_rules.runtime import pin as pins
 from strata_rules.runtime.choose import Choice, Host, Wanted, choose
+from strata_rules.spec.folders import check_targets, install_target
 from strata_rules.spec.load import Layer, Stack
 from strata_rules.spec.modules import ApplicationModules, application_modules
-from strata_rules.stack import Setting, install_target, locked_python, pin_path, targets
+from strata_rules.stack import Setting, locked_python, pin_path, targets
 from strata_rules.wheel.fetch import Access
 from strata_rules.wheel.packages import label_of
 
@@ -112,6 +113,7 @@ def make_plan(
 
     `anew` are the layers whose locks keep no version of now, by environment name.
     """
+    check_targets(stack.layers, versions)
     sources, root, store = build.sources, build.workspace.root, build.store.folder
     modules = application_modules(stack, sources.read, sources.probe)
     platforms = options.platforms or (host_platform(),)

@@ -26,6 +26,7 @@ from strata_rules.lock.rule import LockAttrs, lock
 from strata_rules.runtime.choose import Chosen
 from strata_rules.runtime.rule import RuntimeAttrs, runtime
 from strata_rules.spec.declared import ApplicationSpec
+from strata_rules.spec.folders import install_target
 from strata_rules.spec.load import Layer, Stack
 from strata_rules.spec.modules import ApplicationModules, Module
 from strata_rules.spec.uvconfig import LayerUvConfig, layer_config
@@ -57,11 +58,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says, or said when the layer was locked, of where its wheels come from."""
     format: str = ""
     """The archive format asked for; empty for what the stack file or the platform says."""
-
-
-def install_target(layer: Layer, versions: Mapping[str, int]) -> str:
-    """Name the folder that a layer is deployed in."""
-    return f"{layer.env_name}@{versions.get(layer.env_name, 1)}" if layer.spec.versioned else layer.env_name
 
 
 def targets(stack: Stack, setting: Setting) -> Iterator[Target]:
@@ -220,7 +216,7 @@ def _link(stack: Stack, layer: Layer, platform: str, setting: Setting) -> Target
 
 
 def _module(module: Module) -> link_rule.Module:
-    return link_rule.Module(module.import_name, module.input)
+    return link_rule.Module(module.import_name, module.file_name, module.input)
 
 
 def _archive(stack: Stack, layer: Layer, platform: str, setting: Setting) -> Target:

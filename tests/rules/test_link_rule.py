@@ -170,7 +170,10 @@ def diamond(stack: Stack) -> dict[str, Tree]:
         options: dict[str, Any] = {}
         if env == "app-x":
             package = files(store, {"__init__.py": b"", "__main__.py": b"import shadow; print(shadow.who)\n"})
-            options = {"launch": Module("launch", Stored(package)), "support": (Module("aid", Literal(b"z = 3\n")),)}
+            options = {
+                "launch": Module("launch", "launch", Stored(package)),
+                "support": (Module("aid", "aid.py", Literal(b"z = 3\n")),),
+            }
         made[env] = stack.layer(env, tree, lower, **options)
     return made
 
@@ -351,7 +354,7 @@ def test_what_a_layer_says_of_itself(bench: Any) -> None:
         "app-x",
         files(store, {f"{SITE}/z.py": b"", f"{SITE}/launch/__init__.py": b""}),
         ["framework-np", "cpython"],
-        launch=Module("launch", Literal(b"print(1)\n")),
+        launch=Module("launch", "launch.py", Literal(b"print(1)\n")),
     )
     assert json.loads(text(store, app, CONFIG_PATH)) == {
         "base_python": "../cpython/bin/python",
@@ -371,7 +374,7 @@ def test_what_a_layer_says_of_itself(bench: Any) -> None:
         "libraries.json",
         "lower/0000-framework-np@2/libraries.json",
         "lower/0001-cpython/libraries.json",
-        "modules/launch",
+        "modules/launch.py",
         "postinstall.py",
     ]
     assert not stack.action.platform
@@ -424,7 +427,9 @@ def test_modules_have_names_that_the_platform_can_have(
     stack.layer("cpython", stack.runtime_tree)
     site = "Lib/site-packages" if platform.startswith("win") else "lib/python3.13/site-packages"
     support = tuple(
-        Module(name, Literal(given) if isinstance(given, bytes) else Stored(files(store, given)))
+        Module(name, f"{name}.py", Literal(given))
+        if isinstance(given, bytes)
+        else Module(name, name, Stored(files(store, given)))
         for name, given in modules.items()
     )
     installed = files(store, {f"{site}/app/__init__.py": b""})
@@ -434,6 +439,22 @@ def test_modules_have_names_that_the_platform_can_have(
     except SpecError as error:
         found = [diagnostic.id for diagnostic in error.diagnostics]
     assert found == said
+
+
+def test_a_file_that_is_no_module_keeps_its_name(bench: Any) -> None:
+    stack = Stack(bench)
+    stack.layer("cpython", files(bench.store, {"bin/python": b""}))
+    site = f"lib/python{VERSION}/site-packages"
+    installed = files(bench.store, {f"{site}/notes.py": b"", f"{site}/data.json": b"theirs"})
+    support = tuple(Module(name.split(".")[0], name, Literal(b"ours")) for name in ("notes.txt", "data.json"))
+    app = stack.layer("app-x", installed, ["cpython"], support=support)
+    assert [text(bench.store, app, f"{site}/{name}") for name in ("notes.txt", "data.json", "notes.py")] == [
+        "ours",
+        "ours",
+        "",
+    ]
+    # In the place of one file of a package, which it is not beside.
+    assert [warning.message.split("`")[3] for warning in bench.warnings] == [f"{site}/data.json"]
 
 
 def test_a_sitecustomize_that_will_be_replaced_is_said(bench: Any) -> None:

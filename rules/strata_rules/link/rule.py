@@ -39,10 +39,12 @@ WINDOWS_LAUNCHERS = {
 
 
 class Module(msgspec.Struct, frozen=True):
-    """A module of the user's: a `.py` file or a package folder."""
+    """A module of the user's: a file or a package folder."""
 
     name: str
     """By which it is imported."""
+    file_name: str
+    """What it is called in site-packages."""
     content: Input
 
 
@@ -114,9 +116,9 @@ def link_action(
         params["implementation"] = runtime.implementation
     if attrs.launch is not None:
         params["launch_module"] = attrs.launch.name
-        inputs[f"modules/{attrs.launch.name}"] = attrs.launch.content
+        inputs[f"modules/{attrs.launch.file_name}"] = attrs.launch.content
     for module in attrs.support:
-        inputs[f"support/{module.name}"] = module.content
+        inputs[f"support/{module.file_name}"] = module.content
     if lower and is_windows(attrs.platform):
         inputs["runtime"] = runtime.tree
     return Action(
@@ -254,10 +256,12 @@ def _modules(execution: Execution, wanted: _Wanted, installed: Tree) -> dict[str
     placed: dict[str, Node] = {}
     site = wanted.places.site_packages
     for input_name in [*execution.names("modules/"), *execution.names("support/")]:
-        name = input_name.partition("/")[2]
+        file_name = input_name.partition("/")[2]
         node = execution.node(input_name)
-        path = f"{site}/{name}" if isinstance(node, Tree) else f"{site}/{name}.py"
-        for other in (f"{site}/{name}", f"{site}/{name}.py"):
+        name = file_name if isinstance(node, Tree) else posixpath.splitext(file_name)[0]
+        path = f"{site}/{file_name}"
+        is_module = isinstance(node, Tree) or file_name.endswith(".py")
+        for other in (f"{site}/{name}", f"{site}/{name}.py") if is_module else (path,):
             if lookup(execution.store, installed, other) is not None:
                 execution.warn(
                     Diagnostic(
