@@ -79,6 +79,8 @@ class Selection(NamedTuple):
 
     layers: Mapping[str, Chosen]
     warnings: tuple[Diagnostic, ...] = ()
+    included: tuple[str, ...] = ()
+    """Those that the command line names, whatever platforms they are for."""
 
     def locked(self) -> list[str]:
         """Name the layers to lock, if they need it or in any case."""
@@ -163,7 +165,8 @@ def select(stack: Stack, wishes: Wishes, platforms: Collection[str]) -> Selectio
         else:
             continue
         found[layer.env_name] = chosen if set(platforms) & set(layer.platforms) else _elsewhere(chosen)
-    return Selection(found, tuple(each._replace(severity="warning") for each in unmatched))
+    named = tuple(layer.env_name for layer in layers if layer in included)
+    return Selection(found, tuple(each._replace(severity="warning") for each in unmatched), named)
 
 
 def _elsewhere(chosen: Chosen) -> Chosen:

@@ -355,8 +355,9 @@ class Session:
 
     def _check_platforms(self) -> None:
         """Refuse platforms that no selected layer is for. Raises SpecError."""
-        layers = self._layers(self.selection.layers)
-        for platform in self._options.platforms:
+        asked = self._options.platforms
+        layers = self._layers(self.selection.included)
+        for platform in asked:
             if layers and not any(platform in layer.platforms for layer in layers):
                 known = [name for name in PLATFORMS if any(name in layer.platforms for layer in layers)]
                 raise SpecError.of(
@@ -364,6 +365,12 @@ class Session:
                     f"no selected layer is for `{platform}`",
                     hint=f"they are for {', '.join(f'`{name}`' for name in known)}" if known else None,
                 )
+        for layer in layers:
+            if asked and not set(asked) & set(layer.platforms):
+                message = f"`{layer.env_name}` is left out: it is for none of the platforms asked for"
+                notes = (f"it is for {', '.join(f'`{name}`' for name in layer.platforms)}",)
+                place = layer.place("platforms")
+                self._warn(layer.env_name, [Diagnostic("other-platform", message, place, notes, severity="warning")])
 
     def _survey(self, plan: Plan, wanted: Iterable[str]) -> Survey:
         """Look at all locks that what is wanted needs."""
