@@ -67,6 +67,41 @@ def test_two_versions_of_a_stack_side_by_side(empty: Space, tmp_path: Path) -> N
     assert say(place, "app-plain", "-m", "plain") == "plain low 1\n"
 
 
+def test_a_module_gives_its_own_versioned_application_a_new_version(empty: Space, tmp_path: Path) -> None:
+    """Launch and support modules count in the versions of the layers that have them, and in no others."""
+    empty.wheel("low", {"low.py": b"NAME = 'low'\n"})
+    empty.write("aid.py", "AID = 1\n")
+    empty.write("show.py", "import aid, low\nprint('show 1', aid.AID, low.NAME)\n")
+    empty.write(
+        "venvstacks.toml",
+        stack(
+            layer("framework", "low", "low", runtime="python", versioned=True),
+            layer(
+                "application",
+                "show",
+                frameworks=["low"],
+                launch_module="show.py",
+                support_modules=["aid.py"],
+                versioned=True,
+            ),
+            layer("application", "other", frameworks=["low"], launch_module="show.py", support_modules=["aid.py"]),
+        ),
+    )
+    empty.publish()
+    place = unpack(empty, tmp_path / "stack")
+    for number, (path, text) in enumerate({"show.py": "show 2", "aid.py": "AID = 2"}.items(), 2):
+        before = entries(empty)
+        empty.write(path, empty.read(path).replace(text[:-1] + "1", text))
+        assert empty.strata("build", "--locked", "-q").code == 2, "a version is a part of the lock"
+        empty.publish()
+        after = entries(empty)
+        assert {name for name in after if after[name] != before[name]} == {"app-show", "app-other"}
+        assert after["app-show"]["install_target"] == f"app-show@{number}"
+        unpack(empty, place, f"app-show@{number}")
+    said = {name: say(place, name, "-m", "show") for name in ("app-show@1", "app-show@2", "app-show@3")}
+    assert said == {"app-show@1": "show 1 1 low\n", "app-show@2": "show 2 1 low\n", "app-show@3": "show 2 2 low\n"}
+
+
 def test_three_frameworks_deep(empty: Space, tmp_path: Path) -> None:
     """What is searched is one's own layer, the frameworks from the nearest down, and the runtime."""
     for name, needs in {"first": [], "second": ["first"], "third": ["second"]}.items():

@@ -23,15 +23,16 @@ from typing import Any, NamedTuple
 import pytest
 from deployed import entries, layer, members, runtime, say, stack, start, table, unpack
 from native import EXTENSION, compiled, needs_gcc
-from refusals import refused
+from refusals import here, refused, stamps
 from runtimes import OWN, interpreters, pbs_archive
 from space import LAYERS, Space
 
 from strata_engine.digest import digest_file
 from strata_engine.store import open_store
-from strata_rules.platforms import host_platform
+from strata_rules.platforms import PLATFORMS, host_platform
 
 HOST = host_platform()
+ELSEWHERE = "win_amd64"
 SHORT, _, PATCH = OWN.rpartition(".")
 NEXT = f"{SHORT}.{int(PATCH) + 1}"
 """A patch release that nobody has."""
@@ -378,40 +379,84 @@ def test_5_4_row_6_another_patch_release_replaces_the_interpreter(tmp_path: Path
 INDEX = '\n[[tool.uv.index]]\nname = "own"\nurl = "https://index.invalid/simple"\nexplicit = true\n'
 
 NO_INDEX, REQUIRED = "no-index = true\n", 'requirements = ["alpha", "beta"]\n'
+
+
+def listed(platforms: Iterable[str]) -> str:
+    return ", ".join(f"`{each}`" for each in sorted(platforms))
+
+
 SETTINGS = [
-    (NO_INDEX, f'{NO_INDEX}override-dependencies = ["alpha==0.9"]\n'),
-    (NO_INDEX, f'{NO_INDEX}constraint-dependencies = ["alpha<1"]\n'),
-    (NO_INDEX, f'{NO_INDEX}exclude-newer = "2020-01-01T00:00:00Z"\n'),
-    (NO_INDEX, f'{NO_INDEX}resolution = "lowest"\n'),
-    (NO_INDEX, 'index-url = "https://index.invalid/simple"\n'),
-    (NO_INDEX, ""),
-    (REQUIRED, f'{REQUIRED}package_indexes = {{ alpha = "own" }}\n'),
-    (REQUIRED, f'{REQUIRED}priority_indexes = ["own"]\n'),
-    (REQUIRED, f'{REQUIRED}platforms = ["{HOST}", "win_amd64"]\n'),
-    (REQUIRED, f'{REQUIRED}linux_target = "glibc@2.17"\n'),
+    (NO_INDEX, f'{NO_INDEX}override-dependencies = ["alpha==0.9"]\n', "uv's setting `override-dependencies` is new"),
+    (NO_INDEX, f'{NO_INDEX}constraint-dependencies = ["alpha<1"]\n', "uv's setting `constraint-dependencies` is new"),
+    (NO_INDEX, f'{NO_INDEX}exclude-newer = "2020-01-01T00:00:00Z"\n', "uv's setting `exclude-newer` is new"),
+    (NO_INDEX, f'{NO_INDEX}resolution = "lowest"\n', "uv's setting `resolution` is new"),
+    (NO_INDEX, 'index-url = "https://index.invalid/simple"\n', "uv's setting `index-url` is new"),
+    (NO_INDEX, "", "uv's setting `no-index` is gone"),
+    (
+        REQUIRED,
+        f'{REQUIRED}package_indexes = {{ alpha = "own" }}\n',
+        "`alpha` came from no index of its own and comes from the index `own`",
+    ),
+    (REQUIRED, f'{REQUIRED}priority_indexes = ["own"]\n', "the index `own` is new"),
+    (
+        REQUIRED,
+        f'{REQUIRED}platforms = ["{HOST}", "{ELSEWHERE}"]\n',
+        f"its platforms were {listed(PLATFORMS)} and are {listed((HOST, ELSEWHERE))}",
+    ),
+    (REQUIRED, f'{REQUIRED}linux_target = "glibc@2.17"\n', "its `linux_target` was `glibc@2.28` and is `glibc@2.17`"),
 ]
-"""What stands in the stack file, and what instead."""
+"""What stands in the stack file, what instead, and how that is told."""
 
 
-def test_5_4_row_7_settings_indexes_and_platforms_belong_to_a_lock(built: Space) -> None:
+@pytest.mark.usefixtures("plain_environment")
+def test_5_4_row_7_settings_indexes_and_platforms_belong_to_a_lock(
+    space: Space, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A lock stays valid whatever becomes of uv's settings, of the layer's indexes and of its platforms."""
-    original = built.read("venvstacks.toml") + INDEX
-    built.write("venvstacks.toml", original)
-    built.ok("lock", "--check")
-    for old, new in SETTINGS:
+    root = ("-C", str(space.root))
+    original = space.read("venvstacks.toml") + INDEX
+    space.write("venvstacks.toml", original)
+    assert here(capsys, *root, "lock", "--check").code == 0
+    before = stamps(space.root)
+    for old, new, why in SETTINGS:
         assert original.count(old) == 1
-        built.write("venvstacks.toml", original.replace(old, new))
-        assert built.strata("lock", "--check").code == 4, new
-        assert "`framework-low/lock` would have to run" in refused(built, "build", "--locked", "-q", code=2)
-        status = built.ok("show", "--json").json
-        assert "framework-low" in {each["name"] for each in status["frameworks"] if not each["has_valid_lock"]}, new
-        built.write("venvstacks.toml", original)
-        built.ok("lock", "--check")
+        space.write("venvstacks.toml", original.replace(old, new))
+        assert here(capsys, *root, "lock", "--check").code == 4, new
+        refusal = here(capsys, *root, "build", "--locked", "-q")
+        assert refusal.code == 2
+        assert "error[locked]: `framework-low/lock` would have to run" in refusal.stderr
+        assert f"note: {why}\n" in refusal.stderr, refusal.stderr
+        shown = here(capsys, *root, "show", "--json")
+        assert "framework-low" in {each["name"] for each in shown.json["frameworks"] if not each["has_valid_lock"]}, new
+    assert stamps(space.root) == before
+    space.write("venvstacks.toml", original)
+    assert here(capsys, *root, "lock", "--check").code == 0
+
+
+def test_5_4_row_8_a_lock_follows_those_below_it(space: Space, tmp_path: Path) -> None:
+    """After a merge that brings another lock of a lower layer, the locks above stay valid and contradict it."""
+    space.ok("build")
+    branch = space.copy(tmp_path / "branch", state=True)
+    branch.replace("venvstacks.toml", '["alpha", "beta"]', '["alpha<1", "beta"]')
+    branch.ok("lock")
+    assert 'name = "alpha"\nversion = "0.9"' in branch.read(LOW)
+    up = "requirements/framework-up/pylock.framework-up.toml"
+    assert 'version = "0.9"' in branch.read(up)
+    # Merged by hand: the branch's stack file and lower lock, and the upper locks as they were.
+    shutil.copy(branch.root / "venvstacks.toml", space.root)
+    shutil.copytree(
+        branch.root / "requirements/framework-low", space.root / "requirements/framework-low", dirs_exist_ok=True
+    )
+    assert space.strata("lock", "--check").code == 4
+    assert "`framework-up/lock` would have to run" in refused(space, "build", "--locked", "-q", "-j1", code=2)
+    space.ok("build")
+    assert (space.read(up), space.read(LOW)) == (branch.read(up), branch.read(LOW))
+    assert space.build("--locked").executed == set()
 
 
 def test_5_4_row_10_a_lock_with_exclude_newer_is_resolved_once_and_then_valid(space: Space) -> None:
     """With `exclude-newer` every lock is "needed" for ever, and gets a new version without being resolved."""
-    space.replace("venvstacks.toml", "no-index = true\n", 'no-index = true\nexclude-newer = "2030-01-01T00:00:00Z"\n')
+    space.replace("venvstacks.toml", "no-index = true\n", 'no-index = true\nexclude-newer = "2024-05-06T00:00:00Z"\n')
     space.replace("venvstacks.toml", 'name = "low"', 'name = "low"\nversioned = true')
     assert "framework-low/lock" in space.ok("lock", "--json").executed
 
@@ -420,7 +465,7 @@ def test_5_4_row_10_a_lock_with_exclude_newer_is_resolved_once_and_then_valid(sp
         return found
 
     first = metadata()
-    assert first["locked_at"] == "2030-01-01T00:00:00+00:00"
+    assert first["locked_at"] == "2024-05-06T00:00:00+00:00"
     for _ in range(2):
         assert space.ok("lock", "--json").executed == set()
         space.ok("lock", "--check")
@@ -619,6 +664,20 @@ def test_issue_66_postinstall_says_what_it_could_not_do(press: Space, tmp_path: 
     assert done.returncode == 1
     assert done.stderr.startswith("error: the runtime layer is not beside this one")
     assert "Traceback" not in done.stderr
+
+
+def test_issue_137_resetting_a_lock_reaches_the_layers_above(space: Space) -> None:
+    """`lock --include "framework*" --reset-lock "*"` leaves the applications with pins that are gone below."""
+    space.wheel("alpha", version="1.1")
+    space.wheel("zeta", version="1.1", requires=["gamma"])
+    space.ok("lock")
+    up, world = (f"requirements/{name}/pylock.{name}.toml" for name in ("framework-up", "app-world"))
+    assert ('version = "1.0"' in space.read(LOW), "1.1" in space.read(LOW)) == (True, False), "locks keep their pins"
+    space.ok("lock", "--include", "framework*", "--reset-lock", "*")
+    for path in (LOW, up):
+        assert 'name = "alpha"\nversion = "1.1"' in space.read(path)
+    assert 'name = "zeta"\nversion = "1.1"' in space.read(world)
+    assert space.ok("lock", "--check", "--json").executed == set()
 
 
 def test_issue_269_a_shadowed_package_does_not_count(empty: Space, tmp_path: Path) -> None:
