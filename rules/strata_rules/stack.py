@@ -205,6 +205,7 @@ def _link(stack: Stack, layer: Layer, platform: str, setting: Setting) -> Target
         dynlib_exclude=layer.spec.dynlib_exclude,
         launch=_module(modules.launch) if modules is not None else None,
         support=tuple(_module(module) for module in modules.support) if modules is not None else (),
+        place=layer.place("name"),
     )
 
     def name(part: Layer, action: str) -> str:

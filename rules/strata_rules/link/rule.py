@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from strata_engine.action import Action, Execution, Input, Json, Literal, Ref
-from strata_engine.errors import Diagnostic, InternalError
+from strata_engine.errors import Diagnostic, InternalError, Place
 from strata_engine.rule import RuleContext
 from strata_engine.tree import File, Node, Store, Symlink, Tree, assemble, edit, lookup
 from strata_rules.contents import Library, decode, encode
@@ -66,6 +66,8 @@ class LinkAttrs(msgspec.Struct, frozen=True, kw_only=True):
     dynlib_exclude: tuple[str, ...] = ()
     launch: Module | None = None
     support: tuple[Module, ...] = ()
+    place: Place | None = None
+    """Where the stack file declares the layer."""
 
 
 def link(ctx: RuleContext) -> tuple[object, ...]:
@@ -129,6 +131,7 @@ def link_action(
         inputs=inputs,
         run=run,
         description=f"link {attrs.install_target}",
+        place=attrs.place,
     )
 
 
