@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SPEC_NAMES = ("venvstacks.toml", "strata.toml")
 """The stack files that are found without being named."""
 
-COMMANDS = frozenset(("build", "publish"))
+COMMANDS = frozenset(("build", "local-export", "publish"))
 
 STATE_FOLDER = ".strata"
 """The workspace's, written here too because `workspace` costs too much to import; a test compares them."""

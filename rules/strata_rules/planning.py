@@ -23,7 +23,7 @@ from strata_rules.lock.committed import CommittedLock, given_then
 from strata_rules.lock.parts import Given
 from strata_rules.metadata import module_hash
 from strata_rules.platforms import host_platform
-from strata_rules.providers import ArchiveInfo, LinkInfo, RuntimeInfo
+from strata_rules.providers import ArchiveInfo, CompiledInfo, LinkInfo, RuntimeInfo
 from strata_rules.runtime import pin as pins
 from strata_rules.runtime.choose import Choice, Host, Wanted, choose
 from strata_rules.spec.folders import check_targets, install_target
@@ -78,6 +78,10 @@ class Plan(NamedTuple):
     def link(self, layer: Layer, platform: str) -> LinkInfo:
         """Give a layer as it is deployed."""
         return self.analysis.get(self._name(layer, "link", platform), LinkInfo)
+
+    def compiled(self, layer: Layer, platform: str) -> CompiledInfo:
+        """Give a layer as it is deployed, with bytecode."""
+        return self.analysis.get(self._name(layer, "compile", platform), CompiledInfo)
 
     def archive(self, layer: Layer, platform: str) -> ArchiveInfo:
         """Give a layer's archive."""

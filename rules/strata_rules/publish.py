@@ -21,7 +21,7 @@ from strata_engine.digest import Digest, digest_file
 from strata_engine.errors import Diagnostic, InternalError, SpecError, host_error
 from strata_engine.files import sweep
 from strata_engine.place import place
-from strata_engine.tree import File, Store, Tree
+from strata_engine.tree import Artifact, File, Store, Tree
 from strata_engine.workspace import write_atomically
 from strata_rules.layout import METADATA_FOLDER
 from strata_rules.metadata import PublishLayer, archive_fields, layer_fields, manifest, text
@@ -60,14 +60,16 @@ def publish(
     tag_outputs: bool = False,
     dry_run: bool = False,
     place_trees: bool = True,
+    is_there: Callable[[Path, Artifact], bool] = lambda *_: False,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Manifest, ...]:
     """Publish layers in their order; one manifest, or with `tag_outputs` one for each platform.
 
-    `place_trees=False` leaves the trees of `dir` to whoever has placed them. `check` may raise to stop.
+    `place_trees=False` leaves the trees of `dir` to whoever has placed them, and `is_there` tells which are at their
+    places. `check` may raise to stop.
     Raises SpecError where two layers would have one name, HostError, BlobLost.
     """
-    planned = [_plan(destination, layer, tag_outputs=tag_outputs) for layer in layers]
+    planned = [_plan(destination, layer, is_there, tag_outputs=tag_outputs) for layer in layers]
     _refuse_equal_names(planned, tag_outputs=tag_outputs)
     manifests = tuple(
         _manifest(
@@ -100,11 +102,14 @@ def _metadata_path(destination: Path, layer: PublishLayer, *, tag_outputs: bool)
     return destination / METADATA_FOLDER / LAYERS_FOLDER / name
 
 
-def _plan(destination: Path, layer: PublishLayer, *, tag_outputs: bool) -> Published:
+def _plan(
+    destination: Path, layer: PublishLayer, is_there: Callable[[Path, Artifact], bool], *, tag_outputs: bool
+) -> Published:
     if layer.format == "dir":
         path = tree_path(destination, layer.install_target, layer.platform, tag_outputs=tag_outputs)
-        return Published(layer, path, layer_fields(layer), changed=True)
-    previous = _read(_metadata_path(destination, layer, tag_outputs=tag_outputs))
+        changed = layer.artifact is None or not is_there(path, layer.artifact)
+        return Published(layer, path, layer_fields(layer), changed)
+    previous = read_document(_metadata_path(destination, layer, tag_outputs=tag_outputs))
     build = _build(layer, previous)
     tag = f"-{layer.platform}-{build}" if tag_outputs else ""
     name = f"{layer.install_target}{tag}.{layer.format}"
@@ -126,7 +131,7 @@ def _build(layer: PublishLayer, previous: Mapping[str, Any]) -> int:
     return build if before == layer.artifact.digest.hash else build + 1
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Any]:
     """Read what was published before; whatever cannot be read was not."""
     try:
         found = json.loads(path.read_bytes())
@@ -177,7 +182,7 @@ def _manifest(destination: Path, planned: Sequence[Published], suffix: str) -> M
     path = destination / METADATA_FOLDER / f"venvstacks{suffix}.json"
     document = manifest((item.layer.kind, item.fields) for item in planned)
     named = {item.path for item in planned}
-    before = (destination / name for name in _named(_read(path)))
+    before = (destination / name for name in _named(read_document(path)))
     stale = sorted({old for old in before if old not in named and old.parent == destination and old.exists()})
     return Manifest(path, document, tuple(planned), tuple(stale))
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -23,12 +23,14 @@ from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.events import Listener, Outcome, Warned
 from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.workspace import Workspace
+from strata_rules.export import check_places, exported, left_over
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.lock.survey import Survey, survey
 from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
 from strata_rules.null import RUN, STARTED
 from strata_rules.planning import Plan, SessionOptions, make_plan, pin_runtimes
 from strata_rules.platforms import PLATFORMS, host_platform
+from strata_rules.providers import ArchiveInfo
 from strata_rules.publish import Manifest, publish, tree_path
 from strata_rules.remember import Asked, remember, stamp_at_rest
 from strata_rules.runtime import pin as pins
@@ -43,6 +45,10 @@ __all__ = ["Launch", "Session", "SessionOptions", "open_session"]
 
 BYTECODE_FOLDER = "pycache"
 """Where `run` lets Python keep bytecode, in the state folder: outputs stay as they were placed."""
+
+
+Made: TypeAlias = tuple[Layer, ArchiveInfo]
+"""A layer and what is published of it for one platform."""
 
 
 class Launch(NamedTuple):
@@ -105,14 +111,14 @@ class Session:
             return earlier
         wanted = self._wanted(plan, labels, locked=settings.locked)
         places = self._places(plan, wanted)
-        layers = self._published_layers()
+        made = self._archives(plan)
         if publish:
-            wanted += self._archives(plan, layers)
-            places += self._published_trees(plan, layers)
+            wanted += _labels(made)
+            places += self._trees(made)
         for placement in places if clean else ():
             self._build.history.forget_placed(placement.path)
         result = self._run(plan, wanted, places, _forcing(settings, anew, earlier), earlier)
-        return self._publish(plan, layers, settings, result) if publish else result
+        return self._publish(plan, made, settings, result) if publish else result
 
     def lock(self, settings: Settings, *, upgrade: bool = False) -> BuildResult:
         """Lock the selected layers; with `upgrade` anew, whatever is locked now."""
@@ -135,10 +141,29 @@ class Session:
         plan, earlier = self._plan(settings, format=format or "")
         if earlier is not None and earlier.exit_code:
             return earlier
-        layers = self._published_layers()
-        trees = self._published_trees(plan, layers)
-        result = self._run(plan, self._archives(plan, layers), trees, settings, earlier)
-        return self._publish(plan, layers, settings, result)
+        made = self._archives(plan)
+        result = self._run(plan, _labels(made), self._trees(made), settings, earlier)
+        return self._publish(plan, made, settings, result)
+
+    def export(self, settings: Settings, *, anew: bool = False) -> BuildResult:
+        """Put the selected layers into the output folder, to be run there; with `anew` those that are there, too."""
+        plan, earlier = self._plan(settings)
+        if earlier is not None and earlier.exit_code:
+            return earlier
+        made = [
+            (layer, exported(plan.compiled(layer, platform)))
+            for layer, platform in self._built(plan, self._published_layers())
+        ]
+        places, history = self._trees(made), self._build.history
+        paths = [placement.path for placement in places]
+        check_places(self._destination(), paths, lambda path: history.placed(path) is not None)
+        for path in paths if anew else ():
+            history.forget_placed(path)
+        result = self._run(plan, _labels(made), places, settings, earlier)
+        result = self._publish(plan, made, settings, result, here=True)
+        for warning in left_over(self.manifests, {plan.target_name(layer) for layer in self.stack.layers}):
+            self._build.emit(Warned(warning))
+        return result
 
     def run(self, application: str, settings: Settings) -> tuple[BuildResult, Launch | None]:
         """Build what an application needs and say how to start it; None where the build failed."""
@@ -163,7 +188,7 @@ class Session:
         plan = make_plan(self.stack, self._options, self._build, versions=self._versions_by_now())
         wanted = self._wanted(plan, labels)
         if not labels:
-            wanted += self._archives(plan, self._published_layers())
+            wanted += _labels(self._archives(plan))
         graph = plan.analysis.graph
         done = self._build.look(graph, wanted)
         closure = graph.closure(wanted)
@@ -280,8 +305,10 @@ class Session:
         """List layers with each platform that they are built for."""
         return [(layer, platform) for layer in layers for platform in plan.platforms(layer)]
 
-    def _archives(self, plan: Plan, layers: Iterable[Layer]) -> list[str]:
-        return [plan.archive(layer, platform).archive.label for layer, platform in self._built(plan, layers)]
+    def _archives(self, plan: Plan) -> list[Made]:
+        """List the archives of the layers to publish."""
+        built = self._built(plan, self._published_layers())
+        return [(layer, plan.archive(layer, platform)) for layer, platform in built]
 
     # -- planning and running ----------------------------------------------------------------------------------------
 
@@ -408,42 +435,49 @@ class Session:
     def _destination(self) -> Path:
         return self._build.workspace.root / self._options.output_dir
 
-    def _published_trees(self, plan: Plan, layers: Iterable[Layer]) -> list[Placement]:
+    def _trees(self, made: Iterable[Made]) -> list[Placement]:
         """List the trees to publish where the format is `dir`; the engine knows which of them are there already."""
-        archives = [plan.archive(layer, platform) for layer, platform in self._built(plan, layers)]
         folder, tagged = self._destination(), self._tagged
         return [
-            Placement(made.archive, tree_path(folder, made.install_target, made.platform, tag_outputs=tagged))
-            for made in archives
-            if made.format == "dir"
+            Placement(info.archive, tree_path(folder, info.install_target, info.platform, tag_outputs=tagged))
+            for _, info in made
+            if info.format == "dir"
         ]
 
-    def _publish(self, plan: Plan, layers: Sequence[Layer], settings: Settings, result: BuildResult) -> BuildResult:
-        """Write archives and metadata of a build that went well; an archive that the store has lost is made again."""
+    def _publish(
+        self, plan: Plan, made: Sequence[Made], settings: Settings, result: BuildResult, *, here: bool = False
+    ) -> BuildResult:
+        """Write archives and metadata of a build that went well; an archive that the store has lost is made again.
+
+        `here` says that all of it is for this machine.
+        """
         if result.exit_code:
             return result
-        if settings.dry_run:
-            published = self._published(plan, layers, result)
-            cas, folder = self._build.store.cas, self._destination()
-            self.manifests = publish(cas, folder, published, tag_outputs=self._tagged, dry_run=True)
-            return result
-        self._warn_of_local_runtimes(plan, layers)
+        if not settings.dry_run and not here:
+            self._warn_of_local_runtimes(plan, [layer for layer, _ in made])
 
         def write() -> Sequence[Manifest]:
-            cas, published = self._build.store.cas, self._published(plan, layers, result)
-            return publish(cas, self._destination(), published, tag_outputs=self._tagged, place_trees=False)
+            build, published = self._build, self._published(plan, made, result)
+            return publish(
+                build.store.cas,
+                self._destination(),
+                published,
+                tag_outputs=self._tagged,
+                dry_run=settings.dry_run,
+                place_trees=False,
+                is_there=build.history.intact,
+            )
 
         try:
             manifests = write()
         except BlobLost:
-            again = msgspec.structs.replace(settings, force=tuple(self._archives(plan, layers)))
-            trees = self._published_trees(plan, layers)
-            result = self._run(plan, self._archives(plan, layers), trees, again, result)
+            again = msgspec.structs.replace(settings, force=tuple(_labels(made)))
+            result = self._run(plan, _labels(made), self._trees(made), again, result)
             if result.exit_code:
                 return result
             manifests = write()
         self.manifests = manifests
-        for manifest in manifests:
+        for manifest in manifests if not settings.dry_run else ():
             self._outputs += [manifest.path, *(published.path for published in manifest.layers)]
         return result
 
@@ -460,30 +494,26 @@ class Session:
                 self.standing.append(warning)
                 self._build.emit(Warned(warning, f"{layer.env_name}/archive"))
 
-    def _published(self, plan: Plan, layers: Iterable[Layer], result: BuildResult) -> list[PublishLayer]:
+    def _published(self, plan: Plan, made: Iterable[Made], result: BuildResult) -> list[PublishLayer]:
         # In a dry run there are actions of which only the label is known: neither the archive nor what a lock says.
         unknown = {action.label for action in result.actions if action.label not in result.artifacts}
-        return [
-            self._published_layer(plan, layer, platform, result, unknown)
-            for layer, platform in self._built(plan, layers)
-        ]
+        return [self._published_layer(plan, layer, info, result, unknown) for layer, info in made]
 
     def _published_layer(
-        self, plan: Plan, layer: Layer, platform: str, result: BuildResult, unknown: Collection[str]
+        self, plan: Plan, layer: Layer, archive: ArchiveInfo, result: BuildResult, unknown: Collection[str]
     ) -> PublishLayer:
-        archive = plan.archive(layer, platform)
         modules = plan.modules.get(layer.env_name)
         artifact = result.artifacts.get(archive.archive.label)
         return PublishLayer(
             layer=layer.env_name,
             kind=layer.kind,
             install_target=archive.install_target,
-            platform=platform,
+            platform=archive.platform,
             format=archive.format,
             artifact=self._build.entry(artifact, archive.archive) if artifact is not None else None,
             lock=lock_facts({} if f"{layer.env_name}/lock" in unknown else plan.committed(layer).metadata()),
             runtime_layer=plan.target_name(layer.runtime),
-            python_implementation=f"{layer.implementation}@{plan.runtime(layer, platform).version}",
+            python_implementation=f"{layer.implementation}@{plan.runtime(layer, archive.platform).version}",
             required_layers=tuple(plan.target_name(below) for below in layer.below),
             launch_module=self._module(modules.launch) if modules is not None else None,
             support_modules=tuple(self._module(module) for module in modules.support) if modules is not None else (),
@@ -492,6 +522,10 @@ class Session:
     def _module(self, module: Module) -> PublishedModule:
         node = self._build.source(module.input)
         return PublishedModule(module.import_name, module_hash(self._build.store.cas, module.file_name, node))
+
+
+def _labels(made: Iterable[Made]) -> list[str]:
+    return [info.archive.label for _, info in made]
 
 
 def _forcing(settings: Settings, anew: Iterable[str], earlier: BuildResult | None = None) -> Settings:

@@ -1,8 +1,8 @@
 """From a stack to targets: which rule each part of each layer is, with what attributes, on top of what.
 
 The table of rules. It composes; what the rules do is theirs, and they meet through providers alone. A layer comes to
-the target `ENV/lock`, and for each platform that is built to `ENV/runtime` (runtimes), `ENV/packages`, `ENV/link` and
-`ENV/archive`, with a suffix `[PLATFORM]` where that is not this machine's.
+the target `ENV/lock`, and for each platform that is built to `ENV/runtime` (runtimes), `ENV/packages`, `ENV/link`,
+`ENV/compile` and `ENV/archive`, with a suffix `[PLATFORM]` where that is not this machine's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from strata_engine.rule import Target
 from strata_rules.archive.rule import ArchiveAttrs, archive
+from strata_rules.bytecode.rule import BytecodeAttrs, bytecode
 from strata_rules.link import rule as link_rule
 from strata_rules.link.rule import LinkAttrs, link
 from strata_rules.lock.parts import Given
@@ -74,6 +75,7 @@ def targets(stack: Stack, setting: Setting) -> Iterator[Target]:
                 yield _runtime(layer, platform, setting)
             yield _packages(stack, layer, platform, setting, unsure)
             yield _link(stack, layer, platform, setting)
+            yield _compile(layer, platform, setting)
             yield _archive(stack, layer, platform, setting)
 
 
@@ -220,6 +222,14 @@ def _module(module: Module) -> link_rule.Module:
     return link_rule.Module(module.import_name, module.file_name, module.input)
 
 
+def _compile(layer: Layer, platform: str, setting: Setting) -> Target:
+    attrs = BytecodeAttrs(layer=layer.env_name, platform=platform, host=setting.host)
+    parts = ((layer, "packages"), (layer, "link"), (layer.runtime, "runtime"))
+    deps = tuple(label_of(part.env_name, action, platform, setting.host) for part, action in parts)
+    name = label_of(layer.env_name, "compile", platform, setting.host)
+    return Target(name=name, rule=bytecode, attrs=attrs, deps=deps)
+
+
 def _archive(stack: Stack, layer: Layer, platform: str, setting: Setting) -> Target:
     options = stack.strata.archive
     attrs = ArchiveAttrs(
@@ -228,9 +238,11 @@ def _archive(stack: Stack, layer: Layer, platform: str, setting: Setting) -> Tar
         host=setting.host,
         format=setting.format or options.format or "",
         level=options.level if not setting.format or setting.format == options.format else None,
+        bytecode=options.bytecode,
     )
     name = label_of(layer.env_name, "archive", platform, setting.host)
-    deps = (label_of(layer.env_name, "link", platform, setting.host),)
+    parts = ("link", "compile") if options.bytecode else ("link",)
+    deps = tuple(label_of(layer.env_name, part, platform, setting.host) for part in parts)
     return Target(name=name, rule=archive, attrs=attrs, deps=deps)
 
 

@@ -22,7 +22,7 @@ from strata_engine.tree import File, Tree
 from strata_rules.archive import members, tarstream, zipstream
 from strata_rules.compress import CODECS, Packed
 from strata_rules.layout import is_windows
-from strata_rules.providers import ArchiveInfo, LinkInfo
+from strata_rules.providers import ArchiveInfo, CompiledInfo, LinkInfo
 
 VERSION = 1
 
@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 
 class ArchiveAttrs(msgspec.Struct, frozen=True, kw_only=True):
-    """What an Archive target is given. Its first dependency is the layer's Link target."""
+    """What an Archive target is given. Its dependencies give the layer's LinkInfo and, for bytecode, CompiledInfo."""
 
     layer: str
     platform: str
@@ -41,6 +41,8 @@ class ArchiveAttrs(msgspec.Struct, frozen=True, kw_only=True):
     """One of `FORMATS`; empty means the platform's own."""
     level: int | None = None
     """None means the format's own."""
+    bytecode: bool = False
+    """Whether modules are archived with bytecode."""
     host: str
     """This machine's platform: the one whose labels have no suffix."""
 
@@ -55,6 +57,10 @@ def archive(ctx: RuleContext) -> tuple[object, ...]:
     attrs = ctx.attrs(ArchiveAttrs)
     link = next(info for info in ctx.all(LinkInfo) if (info.layer, info.platform) == (attrs.layer, attrs.platform))
     format_ = attrs.format or default_format(attrs.platform)
+    if attrs.bytecode:
+        compiled = ctx.one(CompiledInfo)
+        # What replaces a folder leaves no old bytecode there; what is unpacked may.
+        link = msgspec.structs.replace(link, tree=compiled.tree if format_ == "dir" else compiled.checked)
     ref = link.tree
     if format_ != "dir":
         foreign = [] if attrs.platform == attrs.host else [attrs.platform]

@@ -24,6 +24,7 @@ COMMANDS = {
     "lock": "Resolve requirements and write the lock files.",
     "build": "Lock what needs it and build the layers.",
     "publish": "Write one reproducible archive per layer.",
+    "local-export": "Put the layers into one folder, to be run there.",
     "run": "Build what an application needs and run it.",
     "graph": "Explain what ran and why; draw the action graph.",
     "cache": "Look at the shared store, or make it smaller.",

@@ -108,6 +108,8 @@ class ArchiveOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The format; without it `zip` for Windows and `tar.xz` elsewhere."""
     level: int | None = None
     """The compression level, in the format's own scale."""
+    bytecode: bool = False
+    """Whether archives have the bytecode of modules in them, for layers that this machine can run."""
 
 
 class ToolStrata(msgspec.Struct, frozen=True, kw_only=True):
