@@ -6,10 +6,16 @@ Every layer has a package of its own, so that what an application imports says i
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 from conftest import WheelMaker
 from venvstacks import Runtime
+
+from strata_rules.layout import CONFIG_PATH
 
 STACK = """\
 [[runtimes]]
@@ -199,7 +205,25 @@ def write_sources(root: Path, runtime: Runtime, first: str, second: str) -> None
     for path in ("empty.py", "report/__main__.py", "plain.py", "bare.py"):
         (root / path).write_text(PROBE)
     (root / "report/__init__.py").write_text("")
+    (root / "report/inside.txt").symlink_to("keep.log")
+    (root / "report/outside.txt").symlink_to("../shared/stories/one.txt")
     (root / "shared/told.py").write_text("TOLD = 'told'\n")
+
+
+def seen(folder: Path, target: str) -> dict[str, Any]:
+    """Run an application as its launcher would, from another folder, and give what it sees."""
+    config = json.loads((folder / target / CONFIG_PATH).read_text())
+    done = subprocess.run(
+        [folder / target / config["python"], "-m", config["launch_module"], "one", "two three"],
+        env={"PATH": os.environ["PATH"], "LAYERS": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"},
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def make_repository(root: Path) -> None:

@@ -17,7 +17,7 @@ from runtimes import interpreters
 from space import Space
 from venvstacks import Venvstacks
 from venvstacks_members import differences_of
-from venvstacks_stack import LAYERS, ORDER, TARGETS, write_sources, write_wheels
+from venvstacks_stack import LAYERS, ORDER, TARGETS, seen, write_sources, write_wheels
 
 from strata_engine.digest import digest_file
 from strata_rules.layout import CONFIG_PATH
@@ -52,7 +52,7 @@ def both(venvstacks: Venvstacks, tmp_path_factory: pytest.TempPathFactory) -> It
         venvstacks.ok(theirs, "lock", "venvstacks.toml")
         ours = Space(shutil.copytree(theirs, folder / "ours", ignore=lambda *_: ["_build"]), folder / "store")
         venvstacks.ok(theirs, "build", "--publish", "venvstacks.toml")
-        ours.publish()
+        ours.publish("--locked")
         made = Both(
             venvstacks,
             theirs,
@@ -136,29 +136,13 @@ def test_git_decides_which_files_of_a_module_are_shipped(both: Both) -> None:
         assert {path for path in shipped if "__pycache__" not in path} == {
             *("report/__init__.py", "report/__main__.py", "report/.hidden", "report/keep.log"),
             *("report/generated_kept.py", "report/deep", "report/deep/__init__.py"),
+            *("report/inside.txt", "report/outside.txt"),
             *("report/deep/kept", "report/deep/kept/code.py", "report/assets", "report/assets/icons"),
             *("report/assets/icons/small.svg", "stories/__init__.py", "stories/one.txt"),
         }
 
 
 # -- what applications see -------------------------------------------------------------------------------------------
-
-
-def seen(folder: Path, target: str, *, cwd: Path | None = None) -> dict[str, Any]:
-    """Run an application as its launcher would, and give what it sees."""
-    config = json.loads((folder / target / CONFIG_PATH).read_text())
-    done = subprocess.run(
-        [folder / target / config["python"], "-m", config["launch_module"], "one", "two three"],
-        env={"PATH": os.environ["PATH"], "LAYERS": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"},
-        cwd=cwd or folder.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 @pytest.mark.parametrize("target", APPLICATIONS)
@@ -282,8 +266,7 @@ def lock_files(root: Path) -> dict[str, bytes]:
 def test_locks_of_venvstacks_are_valid_as_they_are(both: Both, tmp_path: Path) -> None:
     fresh = Space(shutil.copytree(both.theirs, tmp_path / "fresh", ignore=_outputs), both.ours.store)
     assert fresh.strata("lock", "--check").code == 0
-    shown = fresh.ok("show", "--json").json
-    assert all(layer["has_valid_lock"] for category in ("runtimes", "frameworks") for layer in shown[category])
+    assert invalid(fresh.ok("show", "--json").json) == []
     built = fresh.build()
     assert not {label for label in built.executed if label.endswith("/lock")}
     assert lock_files(fresh.root) == lock_files(both.theirs)
@@ -293,15 +276,63 @@ def test_locks_of_strata_are_valid_for_venvstacks(both: Both, tmp_path: Path) ->
     root = shutil.copytree(both.sources, tmp_path / "workspace")
     Space(root, both.ours.store).ok("lock")
     before = lock_files(root)
-    shown = both.tool.ok(root, "show", "--json", "venvstacks.toml").json
-    layers = [layer for category in ("runtimes", "frameworks", "applications") for layer in shown[category]]
-    assert [layer["name"] for layer in layers if not layer["has_valid_lock"]] == []
+    assert invalid(both.tool.ok(root, "show", "--json", "venvstacks.toml").json) == []
     both.tool.ok(root, "lock", "--if-needed", "venvstacks.toml")
     assert {path: data for path, data in lock_files(root).items() if "pylock." in path} == {
         path: data for path, data in before.items() if "pylock." in path
     }
     both.tool.ok(root, "build", "venvstacks.toml")
     assert seen(root / "_build", "app-report")["packages"] == seen(both.ours_unpacked, "app-report")["packages"]
+
+
+def test_locks_go_to_and_fro(both: Both, tmp_path: Path) -> None:
+    """Each tool locks a change on top of what the other one has locked."""
+    space = Space(shutil.copytree(both.theirs, tmp_path / "workspace", ignore=_outputs), both.ours.store)
+    space.replace("venvstacks.toml", '["inb"]', '["inb", "lonely"]')
+    ran = space.ok("lock", "--json")
+    assert "framework-B/lock" in ran.executed
+    assert invalid(both.tool.ok(space.root, "show", "--json", "venvstacks.toml").json) == []
+    space.replace("venvstacks.toml", '["inc"]', '["inc", "inb"]')
+    # `app-empty`, which stands on these, requires nothing: its lock cannot change.
+    assert invalid(space.ok("show", "--json").json) == ["framework-C", "framework-D"]
+    both.tool.ok(space.root, "lock", "--if-needed", "venvstacks.toml")
+    # venvstacks has locked C anew and left D, whose constraints are now other ones, as Strata had locked it before.
+    assert invalid(space.ok("show", "--json").json) == ["framework-D"]
+    assert space.ok("lock", "--json").executed == {"framework-D/lock"}
+    assert invalid(both.tool.ok(space.root, "show", "--json", "venvstacks.toml").json) == []
+    assert space.strata("lock", "--check").code == 0
+
+
+def invalid(shown: Mapping[str, Any]) -> list[str]:
+    """Name the layers without a valid lock."""
+    layers = [layer for category in ("runtimes", "frameworks", "applications") for layer in shown[category]]
+    assert len(layers) > len(LAYERS)
+    return [layer["name"] for layer in layers if not layer["has_valid_lock"]]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (("show",), ()),
+        (("show", "--include", "app-report", "--include", "*.windows"), ()),
+        (("lock", "--show-only", "--include", "framework-B", "--lock-dependencies"), ()),
+        (("build", "--show-only"), ("--locked",)),  # ours locks what has no valid lock unless it is told not to
+        (("build", "--show-only", "--lock-if-needed"), ()),
+        (("build", "--show-only", "--include", "framework-D", "--build-dependencies", "--no-publish"), ("--locked",)),
+        (("publish", "--show-only", "--include", "framework-E", "--publish-dependencies", "--publish-derived"), ()),
+    ],
+)
+def test_show_draws_and_tells_the_same(both: Both, theirs: tuple[str, ...], ours: tuple[str, ...]) -> None:
+    drawn = [
+        both.tool.ok(both.theirs, *theirs, "venvstacks.toml").stdout,
+        both.ours.ok(*theirs, *ours, "venvstacks.toml").stdout,
+    ]
+    assert drawn[0].replace(str(both.theirs), "") == drawn[1].replace(str(both.ours.root), "")
+    their = both.tool.ok(both.theirs, *theirs, "--json", "venvstacks.toml").json
+    our = both.ours.ok(*theirs, *ours, "--json", "venvstacks.toml").json
+    assert (our.pop("schema"), our.pop("version")) == ("strata.show", 2)
+    assert Path(our.pop("spec_name")).name == Path(their.pop("spec_name")).name
+    assert our == their
 
 
 def _outputs(folder: str, names: list[str]) -> list[str]:

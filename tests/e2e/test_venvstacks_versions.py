@@ -90,7 +90,7 @@ def twice(venvstacks: Venvstacks, tmp_path_factory: pytest.TempPathFactory) -> I
             venvstacks.ok(theirs, "build", "venvstacks.toml")
             venvstacks.ok(theirs, "publish", *SELECTED, "venvstacks.toml")
             shutil.copytree(theirs, ours.root, dirs_exist_ok=True, ignore=lambda *_: ["_build", "_artifacts"])
-            ours.publish(*SELECTED)
+            ours.publish("--locked", *SELECTED)
             for artifacts, kept in ((theirs, made.theirs), (ours.root, made.ours)):
                 name = f"{artifacts.name}-{number}"
                 kept.append(shutil.copytree(artifacts / "_artifacts", folder / name))
