@@ -37,7 +37,8 @@ def split_arguments(arguments: Sequence[str], cwd: Path) -> tuple[str | None, tu
         return None, ()
     first = arguments[0]
     is_spec = first.endswith((".toml", "/", os.sep)) or first in (".", "..")
-    is_spec = is_spec or _is_stack_folder(cwd / first) or _is_toml(cwd / first)
+    path = cwd / os.path.expanduser(first)  # noqa: PTH111 - Path's own raises where there is no such user
+    is_spec = is_spec or _is_stack_folder(path) or _is_toml(path)
     return (first, tuple(arguments[1:])) if is_spec else (None, tuple(arguments))
 
 
