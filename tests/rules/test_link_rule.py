@@ -457,6 +457,16 @@ def test_a_file_that_is_no_module_keeps_its_name(bench: Any) -> None:
     assert [warning.message.split("`")[3] for warning in bench.warnings] == [f"{site}/data.json"]
 
 
+def test_a_layer_has_a_folder_that_windows_can_have(bench: Any) -> None:
+    for platform in ("linux_x86_64", "win_amd64"):
+        stack = Stack(bench, platform, "3.12.1")
+        if platform == "linux_x86_64":
+            stack.layer("aux", files(bench.store, {"bin/python": b""}))
+            continue
+        with pytest.raises(SpecError, match="the layer's folder `aux`: `aux` is the name of a device"):
+            stack.layer("aux", files(bench.store, {"python.exe": b""}))
+
+
 def test_a_sitecustomize_that_will_be_replaced_is_said(bench: Any) -> None:
     stack = Stack(bench, "win_amd64", "3.12.1")
     stack.runtime_tree = files(bench.store, {"Lib/venv/scripts/nt/python.exe": b"MZ l", "python.exe": b"MZ"})

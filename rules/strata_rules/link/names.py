@@ -15,6 +15,17 @@ from strata_engine.tree import File, Node, Store, Tree, assemble, case_clashes, 
 from strata_rules.layout import ignores_case, is_windows, why_not_on_windows
 
 
+def check_target(target: str, platform: str) -> None:
+    """Refuse a layer whose folder Windows cannot have. Raises SpecError (`name-on-windows`)."""
+    why = why_not_on_windows(target) if is_windows(platform) else ""
+    if why:
+        raise SpecError.of(
+            "name-on-windows",
+            f"Windows cannot have the layer's folder `{target}`: {why}",
+            hint="give the layer another name, or leave Windows out of its `platforms`",
+        )
+
+
 def check_names(store: Store, modules: Mapping[str, Node], installed: Tree, site: str, platform: str) -> None:
     """Refuse modules that the target platform cannot have beside each other and what is in `site`.
 

@@ -25,7 +25,7 @@ from strata_rules.layout import CONFIG_PATH, DYNLIB_DIR, Layout, is_windows, lay
 from strata_rules.link import boot
 from strata_rules.link.globs import excluder
 from strata_rules.link.libraries import Linked, link_libraries, target_of
-from strata_rules.link.names import check_names, warn_of_sitecustomize
+from strata_rules.link.names import check_names, check_target, warn_of_sitecustomize
 from strata_rules.link.offers import Offers
 from strata_rules.providers import InstallInfo, LinkInfo, RuntimeInfo
 
@@ -156,6 +156,7 @@ class _Wanted(NamedTuple):
 def run(execution: Execution) -> Tree:
     """Link one layer. Raises ActionError (`library-conflict`)."""
     store, wanted = execution.store, _wanted(execution.params)
+    check_target(wanted.target, wanted.platform)
     installed = execution.node("install")
     assert isinstance(installed, Tree)
     linked = _libraries(execution, wanted, installed)
