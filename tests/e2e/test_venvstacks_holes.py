@@ -301,6 +301,48 @@ def test_5_4_row_1_an_edited_module_renews_archive_and_manifest(space: Space) ->
     assert renewed("venvstacks_layer.json", b"../framework-low@3/")["required_layers"] == ["framework-low@3"]
 
 
+def exported(space: Space, layer: str) -> Path:
+    """Give the launch module of an exported application."""
+    [found] = (space.root / "_export" / layer).glob("lib/*/site-packages/hello.py")
+    return found
+
+
+def test_5_4_row_2_an_edited_module_is_exported_again(space: Space) -> None:
+    """An export keeps the old launch module, while its metadata tells the hash of the new one."""
+    space.ok("local-export")
+    before = entries(space, "_export")["app-hello"]
+    assert say(space.root / "_export", "app-hello", "-m", "hello") == "hello alpha gamma\n"
+    space.write("hello.py", "print('another hello')\n")
+    space.ok("local-export")
+    after = entries(space, "_export")["app-hello"]
+    assert exported(space, "app-hello").read_text() == "print('another hello')\n"
+    assert after["app_launch_module_hash"] != before["app_launch_module_hash"]
+    # Not the old bytecode either.
+    assert say(space.root / "_export", "app-hello", "-m", "hello") == "another hello\n"
+
+
+def test_5_4_row_3_an_export_shares_nothing_with_what_it_was_made_of(space: Space) -> None:
+    """Files of an export are links to the build's own: the next build changes what was exported before."""
+    space.ok("build")
+    space.ok("local-export")
+    folder = space.root / "_export"
+    before = files(folder)
+    others = [path for root in (space.root / "_build", space.store) for path in root.rglob("*") if path.is_file()]
+    assert not {path.stat().st_ino for path in others} & {stamp[0] for stamp in before.values()}
+    space.write("hello.py", "print('another hello')\n")
+    space.ok("build")
+    assert files(folder) == before
+    assert say(folder, "app-hello", "-m", "hello") == "hello alpha gamma\n"
+    # Nor does an edit in an export reach a build or the store.
+    space.ok("local-export")
+    exported(space, "app-hello").write_text("print('edited')\n")
+    assert space.ok("run", "hello").stdout == "another hello\n"
+    shutil.rmtree(space.root / "_build")
+    assert space.ok("run", "hello").stdout == "another hello\n"
+    space.ok("local-export", "--force")
+    assert say(folder, "app-hello", "-m", "hello") == "another hello\n"
+
+
 def test_5_4_row_4_a_removed_requirement_is_gone(space: Space, tmp_path: Path) -> None:
     """What is no longer required stays installed and is shipped in new archives. (What it costs: `test_cost`.)"""
     space.publish()
@@ -446,6 +488,23 @@ def test_5_4_row_8_a_lock_follows_those_below_it(space: Space, tmp_path: Path) -
     space.ok("build")
     assert (space.read(up), space.read(LOW)) == (branch.read(up), branch.read(LOW))
     assert space.build("--locked").executed == set()
+
+
+def test_5_4_row_9_a_versioned_layer_is_exported_once(space: Space) -> None:
+    """Layers with versions are exported at each run, because a name with its version is compared with one without."""
+    text = space.read("venvstacks.toml")
+    for name in ("low", "up", "hello"):
+        text = text.replace(f'name = "{name}"', f'name = "{name}"\nversioned = true')
+    space.write("venvstacks.toml", text)
+    space.ok("local-export")
+    folder = space.root / "_export"
+    names = {entry["install_target"] for entry in entries(space, "_export").values()}
+    assert {name.partition("@")[0] for name in names if "@" in name} == {"framework-low", "framework-up", "app-hello"}
+    before = files(folder)
+    assert {path.partition("/")[0] for path in before} == names | {"__venvstacks__"}
+    for arguments in ((), ("--explain",)):
+        space.ok("local-export", *arguments)
+        assert files(folder) == before
 
 
 def test_5_4_row_10_a_lock_with_exclude_newer_is_resolved_once_and_then_valid(space: Space) -> None:
