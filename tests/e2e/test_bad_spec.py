@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -222,6 +223,18 @@ error[unknown-framework]: application `x` references unknown framework `scince`
 hint: did you mean `science`?
 """,
     ),
+    "forward-reference": (
+        RUNTIME + framework("b", "a") + framework("a"),
+        """\
+error[forward-reference]: framework `b` references framework `a`, which is defined after it
+  --> strata.toml:7:15
+   |
+ 7 | frameworks = ['a']
+   |               ^^^
+note: `a` is defined on line 10
+hint: move the table of `a` above that of `b`
+""",
+    ),
     "cycle": (
         RUNTIME + framework("a", "b") + framework("b", "c") + framework("c", "a"),
         """\
@@ -414,6 +427,89 @@ def test_check_lists_diagnostics_as_json(strata: Strata) -> None:
     assert '"valid": false' in out
     assert '"id": "missing-module"' in out
     assert '"line": 13' in out
+
+
+def test_a_symlink_that_leads_nowhere(space: Space) -> None:
+    (space.root / "world" / "data").symlink_to("../nowhere")
+    assert (
+        refused(space, "build", "-q", code=2)
+        == """\
+error[broken-symlink]: the symlink `world/data` leads to `../nowhere`, which is no file or folder
+   --> venvstacks.toml:23:8
+    |
+ 23 | name = "world"
+    |        ^^^^^^^
+hint: remove it, or let it lead to what is meant
+"""
+    )
+
+
+def test_what_symlinks_in_a_package_lead_to_is_shipped(built: Space) -> None:
+    built.write("shared/tables.py", "ROWS = 3\n")
+    (built.root / "world" / "shared").symlink_to("../shared")
+    (built.root / "world" / "rows.py").symlink_to(built.root / "shared" / "tables.py")
+    assert built.build().executed == {"app-world/link"}
+    shipped = built.site("app-world") / "world"
+    for path in (shipped / "rows.py", shipped / "shared" / "tables.py"):
+        assert path.read_text() == "ROWS = 3\n"
+        assert not path.is_symlink()
+    built.write("shared/tables.py", "ROWS = 4\n")
+    assert built.build().executed == {"app-world/link"}
+
+
+def test_a_runtime_called_as_a_platform_is_in_the_way_of_that_platform_alone(space: Space) -> None:
+    text = space.read("venvstacks.toml").replace('"python"', '"win_amd64"')
+    space.write("venvstacks.toml", text)
+    said = refused(space, "build", "--platform", "win_amd64", code=2)
+    assert said.startswith(
+        "error[platform-name]: runtime `win_amd64` is called as the folder of layers for `win_amd64`\n"
+    )
+    assert "--> venvstacks.toml:2:8" in said
+    space.ok("build")
+    assert space.layer("win_amd64").is_dir()
+
+
+def test_two_layers_that_would_be_deployed_in_one_folder(space: Space) -> None:
+    versioned = space.read("venvstacks.toml").replace('name = "low"\n', 'name = "low"\nversioned = true\n')
+    other = framework("LOW@1").replace('"py"', '"python"') + "[[applications]]"
+    space.write("venvstacks.toml", versioned.replace("[[applications]]", other, 1))
+    shutil.rmtree(space.root / "requirements")
+    warned = "warning[shared-target]: framework `low` is deployed as `framework-LOW@1` when its lock has version 1, as "
+    assert space.strata("check").stderr.startswith(f"{warned}framework `LOW@1` is\n   --> venvstacks.toml:18:8\n")
+    ran = space.strata("build", "-q")
+    assert ran.code == 2
+    assert (
+        "error[shared-target]: `framework-low` and `framework-LOW@1` would both be deployed in the folder "
+        "`framework-LOW@1`\n   --> venvstacks.toml:18:8\n"
+    ) in ran.stderr
+    assert "note: the lock of `framework-low` has version 1\n" in ran.stderr
+    assert not (space.root / "_build").exists()
+    # In another version of its lock it is deployed elsewhere.
+    space.replace("venvstacks.toml", '"LOW@1"', '"LOW@2"')
+    space.ok("build", "-q")
+
+
+def test_stack_files_of_any_name_in_one_folder(space: Space) -> None:
+    text = space.read("venvstacks.toml")
+    only = text[: text.index("[[applications]]")] + text[text.index("[tool.uv]") :]
+    space.write("layers.stack", only)
+    assert space.build("layers.stack").counts["executed"] == 0, "all is known from the template's build"
+    assert {path.name for path in (space.root / "_build").iterdir()} == {"python", "framework-low", "framework-up"}
+    assert space.build("layers.stack", "framework-up").counts["executed"] == 0
+    space.ok("build", "venvstacks.toml")
+    assert space.strata("run", "venvstacks.toml", "hello").stdout == "hello alpha gamma\n"
+    for name in ("layers.stack", "venvstacks.toml"):
+        assert space.build(name).counts["cached"] == 0, "neither undoes what the other built"
+
+
+def test_archives_asked_for_where_a_file_is(built: Space) -> None:
+    built.write("file", "mine")
+    said = refused(built, "publish", "-q", "--output-dir", "file", code=3)
+    assert f"error[host-error]: cannot use `{built.root}/file`: Not a directory\n" in said
+    (built.root / "_artifacts" / "app-world.tar.gz" / "mine").mkdir(parents=True)
+    said = refused(built, "publish", "-q", code=3)
+    assert f"error[host-error]: cannot use `{built.root}/_artifacts/app-world.tar.gz`: Is a directory\n" in said
+    assert (built.root / "file").read_text() == "mine"
 
 
 def test_a_mistake_costs_nothing_that_was_built(built: Space) -> None:
