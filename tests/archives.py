@@ -20,6 +20,10 @@ class Entry(NamedTuple):
     """A link's target; nothing for a folder."""
 
 
+NOBODY = (0, 0, "root", "root")
+"""Who owns the members of every archive."""
+
+
 def listing(archive: Path) -> dict[str, Entry]:
     """Give an archive's members in their order."""
     found: dict[str, Entry] = {}
@@ -38,6 +42,20 @@ def listing(archive: Path) -> dict[str, Entry]:
                 assert stream is not None
                 found[member.name] = Entry("file", member.mode, owner, stream.read())
     return found
+
+
+def folder_listing(folder: Path) -> dict[str, Entry]:
+    """Give what is in a folder as an archive of it would have it, without bytecode."""
+    found: dict[str, Entry] = {}
+    for path in (folder, *sorted(folder.rglob("*"))):
+        name, mode = path.relative_to(folder.parent).as_posix(), path.lstat().st_mode & 0o777
+        if path.is_symlink():
+            found[name] = Entry("link", 0o777, NOBODY, bytes(path.readlink()))
+        elif path.is_dir():
+            found[name] = Entry("folder", mode, NOBODY, b"")
+        else:
+            found[name] = Entry("file", mode, NOBODY, path.read_bytes())
+    return {name: entry for name, entry in found.items() if "__pycache__" not in name.split("/")}
 
 
 def differences(first: Mapping[str, Entry], second: Mapping[str, Entry]) -> list[str]:

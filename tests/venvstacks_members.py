@@ -20,10 +20,11 @@ DROPPED = ("toolkit/sitecustomize.py", "toolkit/__pycache__", "toolkit/__pycache
 def differences_of(theirs: Mapping[str, Entry], ours: Mapping[str, Entry], target: str, python: str) -> list[str]:
     """Compare the archives of a layer: its folder is `target`, its Python is `X.Y`."""
     site = f"{target}/lib/python{python}/site-packages"
-    expected = {path: entry for path, entry in theirs.items() if not _left_out(path, theirs, target, python)}
+    expected = {path: entry for path, entry in theirs.items() if not _left_out(path, theirs, target)}
     found = {path: entry for path, entry in ours.items() if path not in {f"{site}/{name}" for name in BOOT + DROPPED}}
     pyvenv = found.pop(f"{target}/pyvenv.cfg", None)
-    assert pyvenv is None or b"/" not in pyvenv.content, "venvstacks writes it where the layer is unpacked, with paths"
+    # venvstacks writes it where the layer is unpacked, with the paths of that place.
+    assert pyvenv is None or b"/" not in pyvenv.content
     return [
         *differences(_rest(expected, target), _rest(found, target)),
         *_python(theirs, ours, target),
@@ -31,11 +32,16 @@ def differences_of(theirs: Mapping[str, Entry], ours: Mapping[str, Entry], targe
     ]
 
 
-def _left_out(path: str, theirs: Mapping[str, Entry], target: str, python: str) -> bool:
+def _left_out(path: str, theirs: Mapping[str, Entry], target: str) -> bool:
     """Tell whether only venvstacks has a member."""
     inner, entry = path.removeprefix(f"{target}/"), theirs[path]
     folder = inner.rpartition("/")[0]
     if folder.endswith(".dist-info") and inner.rpartition("/")[2] in OF_THE_MACHINE:
+        return True
+    if inner == "pyvenv.cfg" or (
+        path.endswith("/site-packages/sitecustomize.py") and b"post-installation" in entry.content
+    ):
+        # Written where the layer is exported, by its `postinstall.py`.
         return True
     if folder == "bin" and entry.kind == "file" and _starts_the_builders_python(inner, entry):
         return True
@@ -44,7 +50,7 @@ def _left_out(path: str, theirs: Mapping[str, Entry], target: str, python: str) 
         below = [other for other in theirs if other.startswith(f"{path}/") and theirs[other].kind != "folder"]
         return not below
     # A link that `python -m venv` makes where systems have a `lib64`: nothing in a layer looks there.
-    return inner == "lib64" and entry.content == b"lib" and f"{target}/pyvenv.cfg" not in theirs and python != ""
+    return inner == "lib64" and entry.content == b"lib"
 
 
 def _starts_the_builders_python(inner: str, entry: Entry) -> bool:

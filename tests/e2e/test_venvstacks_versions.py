@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from archives import listing, unpack_all
+from archives import folder_listing, listing, unpack_all
 from loopback import Loopback
 from space import Space
-from venvstacks import Venvstacks
+from venvstacks import Runtime, Venvstacks
+from venvstacks_members import differences_of
 from venvstacks_stack import write_wheels
 
 from strata_rules.layout import CONFIG_PATH
@@ -69,6 +70,9 @@ class Twice(NamedTuple):
     ours: list[Path]
     python: Path
     """The runtime layer."""
+    theirs_exported: Path
+    ours_exported: Path
+    runtime: Runtime
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def twice(venvstacks: Venvstacks, tmp_path_factory: pytest.TempPathFactory) -> I
         text = STACK.format(**given, sha256=venvstacks.runtime.sha256, host=index.host)
         (theirs / "venvstacks.toml").write_text(text)
         (theirs / "show.py").write_text(SHOW)
-        made = Twice([], [], theirs / "_build/python")
+        made = Twice([], [], theirs / "_build/python", theirs / "_export", ours.root / "_export", venvstacks.runtime)
         for number in ("1", "2"):
             text = text.replace("inv==1.0", f"inv=={number}.0")
             (theirs / "venvstacks.toml").write_text(text)
@@ -94,6 +98,8 @@ def twice(venvstacks: Venvstacks, tmp_path_factory: pytest.TempPathFactory) -> I
             for artifacts, kept in ((theirs, made.theirs), (ours.root, made.ours)):
                 name = f"{artifacts.name}-{number}"
                 kept.append(shutil.copytree(artifacts / "_artifacts", folder / name))
+        venvstacks.ok(theirs, "local-export", "venvstacks.toml")
+        ours.ok("local-export", "--locked")
         yield made
 
 
@@ -158,3 +164,45 @@ def test_layers_name_the_versions_below_them(twice: Twice) -> None:
         configs = [archive[f"{name}/{CONFIG_PATH}"].content for archive in archives]
         assert configs[0] == configs[1]
         assert json.loads(configs[1])["pylib_dirs"][0].startswith(f"../framework-lib@{number}/")
+
+
+EXPORTED = ("python", "framework-lib@2", "app-show@2", "app-steady@1")
+
+
+def test_exports_are_described_alike(twice: Twice) -> None:
+    """An export has no size and no hash of an archive, so nothing differs."""
+    found = []
+    for folder in (twice.theirs_exported, twice.ours_exported):
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*EXPORTED, "__venvstacks__"])
+        metadata = folder / "__venvstacks__"
+        texts = {path.relative_to(metadata): path.read_text() for path in metadata.rglob("*.json")}
+        assert len(texts) == len(EXPORTED) + 1
+        found.append(texts)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("target", EXPORTED)
+def test_exports_hold_the_same(twice: Twice, target: str) -> None:
+    theirs, ours = (folder_listing(folder / target) for folder in (twice.theirs_exported, twice.ours_exported))
+    assert differences_of(theirs, ours, target, twice.runtime.python) == []
+
+
+@pytest.mark.parametrize("target", EXPORTED)
+def test_exports_have_the_same_bytecode(twice: Twice, target: str) -> None:
+    theirs, ours = (
+        {path.relative_to(folder).as_posix() for path in (folder / target).rglob("*.pyc")}
+        for folder in (twice.theirs_exported, twice.ours_exported)
+    )
+    # Compiled by Strata alone: its boot module. Compiled by venvstacks alone: its own `sitecustomize.py`.
+    assert {path for path in theirs if "/sitecustomize." not in path} == {p for p in ours if "/_strata_boot." not in p}
+
+
+def test_exported_applications_print_the_same(twice: Twice) -> None:
+    for layer in ("app-show@2", "app-steady@1"):
+        printed = []
+        for folder in (twice.theirs_exported, twice.ours_exported):
+            command = [folder / layer / "bin/python", "-B", "-m", "show"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+            printed.append(done.stdout)
+        assert printed[0] == printed[1]
