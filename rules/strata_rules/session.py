@@ -36,6 +36,7 @@ from strata_rules.remember import Asked, remember, stamp_at_rest
 from strata_rules.runtime import pin as pins
 from strata_rules.selection import NO_WISHES, Selection, Wish, Wishes, select, wanted_labels
 from strata_rules.selection import application as find_application
+from strata_rules.spec.folders import check_platforms
 from strata_rules.spec.load import Layer, Stack, load_stack
 from strata_rules.spec.modules import Module
 from strata_rules.spec.show import LayerStatus
@@ -381,8 +382,9 @@ class Session:
         return result
 
     def _check_platforms(self) -> None:
-        """Refuse platforms that no selected layer is for. Raises SpecError."""
+        """Refuse platforms that no selected layer is for, and those whose folder is a layer's. Raises SpecError."""
         asked = self._options.platforms
+        check_platforms(self.stack, asked, host_platform())
         layers = self._layers(self.selection.included)
         for platform in asked:
             if layers and not any(platform in layer.platforms for layer in layers):
