@@ -102,9 +102,8 @@ def both(venvstacks: Venvstacks, template: Space, tmp_path_factory: pytest.TempP
 
 def test_every_option_is_accepted(both: Both) -> None:
     theirs = json.loads(both.script(OPTIONS))
-    assert theirs.keys() - {"local-export"} <= COMMANDS.keys()
-    for command in theirs.keys() & COMMANDS.keys():
-        options = theirs[command]
+    for command, options in theirs.items():
+        assert command in COMMANDS
         context = click.Context(strata)
         found = strata.get_command(context, command)
         assert found is not None
@@ -146,7 +145,7 @@ def random_lines(number: int) -> Iterator[list[str]]:
 
     related = ("--publish-dependencies", "--publish-derived")
     for _ in range(number):
-        command = rnd.choice(["lock", "build", "build", "publish", "show"])
+        command = rnd.choice(["lock", "build", "build", "publish", "local-export", "show"])
         line = [command, "venvstacks.toml", "--json", *patterns("--include", 0, 1, 1, 2, 3), *flags("--allow-missing")]
         if command in ("lock", "build"):
             line += [*flags("--lock-dependencies"), *patterns("--reset-lock", 0, 0, 1)]
@@ -157,7 +156,7 @@ def random_lines(number: int) -> Iterator[list[str]]:
             line += [rnd.choice(["--no-lock", "--lock", "--lock-if-needed"])]
             line += flags("--no-build", "--build-dependencies", "--build-derived")
             line += rnd.choice([[], [], ["--include-dependencies"], ["--no-include-dependencies"]])
-        if command in ("build", "publish"):
+        if command in ("build", "publish", "local-export"):
             line += flags(*related)
         yield line if command == "show" else [*line, "--show-only"]
 

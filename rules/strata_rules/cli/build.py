@@ -61,16 +61,10 @@ def command(
     inputs are unchanged is done again.
     """
     spec, labels = split_arguments(arguments, Path.cwd())
-    # To lock what needs it is what happens anyway, so only the wish not to says anything.
-    asked = [each for each in (lock_if_needed, lock_alias) if each is not None]
-    locked = given.locked or (bool(asked) and not any(asked))
+    locked = given.locked or not _may_lock(lock_if_needed, lock_alias)
     given = replace(given, dry_run=given.dry_run or check, locked=locked)
-    wishes = wishes_of(
-        given,
-        lock=Wish.NO if locked else Wish.IF_NEEDED,
-        build=Wish.YES if build else Wish.NO,
-        publish=True,
-    )
+    may_lock, may_build = Wish.NO if locked else Wish.IF_NEEDED, Wish.YES if build else Wish.NO
+    wishes = wishes_of(given, lock=may_lock, build=may_build, publish=True)
     stack = show_stack(settings, spec, given, wishes) if given.show or given.show_only else None
     if given.show_only:
         return 0
@@ -98,3 +92,9 @@ def command(
     if given.as_json:
         emit(document(result))
     return code(result)
+
+
+def _may_lock(*asked: bool | None) -> bool:
+    """Tell whether locks may be made: that happens anyway where nobody says otherwise."""
+    said = [each for each in asked if each is not None]
+    return any(said) or not said

@@ -81,53 +81,10 @@ def _complete_platforms(_ctx: click.Context, _parameter: click.Parameter, incomp
 
 
 OPTIONS: dict[str, Decorator] = {
-    "include": click.option(
-        "--include",
-        metavar="PATTERN",
-        multiple=True,
-        shell_complete=complete_layers,
-        help="Only layers whose name matches, such as `app-*`; may be repeated.",
-    ),
-    "allow_missing": _flag("allow-missing", "Only warn of a pattern that matches no layer."),
-    "reset_lock": click.option(
-        "--reset-lock",
-        metavar="PATTERN",
-        multiple=True,
-        shell_complete=complete_layers,
-        help="Lock these layers as if they had no lock, where they are locked at all; may be repeated.",
-    ),
-    "lock_dependencies": _flag("lock-dependencies", "Lock what included layers stand on as if it were included."),
-    "build_dependencies": _flag("build-dependencies", "Build what included layers stand on as if it were included."),
-    "publish_dependencies": _flag("publish-dependencies", "Publish what included layers stand on, too."),
-    "include_dependencies": click.option(
-        "--include-dependencies/--no-include-dependencies",
-        default=None,
-        help="All three of --lock-dependencies, --build-dependencies and --publish-dependencies, or none.",
-    ),
-    "build_derived": _flag("build-derived", "Build what stands on included layers, too."),
-    "publish_derived": _flag("publish-derived", "Publish what stands on included layers, too."),
-    "show": _flag("show", "Show the stack and what is selected of it first."),
-    "show_only": _flag("show-only", "Show the stack and what is selected of it, and do nothing."),
-    "platform": click.option(
-        "--platform",
-        metavar="PLATFORM",
-        multiple=True,
-        callback=_platforms,
-        shell_complete=_complete_platforms,
-        help="Build for this platform instead of this machine's, such as `win_amd64`; may be repeated.",
-    ),
-    "locked": _flag("locked", "Refuse to lock: a lock that does not fit the stack is an error."),
-    "offline": _flag("offline", "Use no network."),
-    "index": _flag("index", "Ask package indexes; --no-index takes wheels from --local-wheels alone.", default=True),
-    "local_wheels": click.option(
-        "--local-wheels",
-        metavar="DIR",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        help="A folder of wheels to choose from; may be repeated.",
-    ),
     "dry_run": _flag("dry-run", "Say what would be done, and do nothing."),
     "explain": _flag("explain", "Say why each action runs, old beside new."),
+    "locked": _flag("locked", "Refuse to lock: a lock that does not fit the stack is an error."),
+    "offline": _flag("offline", "Use no network."),
     "jobs": click.option(
         "-j",
         "--jobs",
@@ -139,10 +96,53 @@ OPTIONS: dict[str, Decorator] = {
     "keep_going": click.option(
         "-k", "--keep-going/--no-keep-going", default=False, help="Go on with what does not need a failed action."
     ),
+    "include": click.option(
+        "--include",
+        metavar="PATTERN",
+        multiple=True,
+        shell_complete=complete_layers,
+        help="Only layers whose name matches, such as `app-*`; may be repeated.",
+    ),
+    "allow_missing": _flag("allow-missing", "Only warn of a pattern that matches no layer."),
+    "lock_dependencies": _flag("lock-dependencies", "Lock what included layers stand on as if it were included."),
+    "build_dependencies": _flag("build-dependencies", "Build what included layers stand on as if it were included."),
+    "publish_dependencies": _flag("publish-dependencies", "Publish what included layers stand on, too."),
+    "include_dependencies": click.option(
+        "--include-dependencies/--no-include-dependencies",
+        default=None,
+        help="All three of --lock-dependencies, --build-dependencies and --publish-dependencies, or none.",
+    ),
+    "build_derived": _flag("build-derived", "Build what stands on included layers, too."),
+    "publish_derived": _flag("publish-derived", "Publish what stands on included layers, too."),
+    "reset_lock": click.option(
+        "--reset-lock",
+        metavar="PATTERN",
+        multiple=True,
+        shell_complete=complete_layers,
+        help="Lock these layers as if they had no lock, where they are locked at all; may be repeated.",
+    ),
+    "show": _flag("show", "Show the stack and what is selected of it first."),
+    "show_only": _flag("show-only", "Show the stack and what is selected of it, and do nothing."),
     "as_json": click.option("--json/--no-json", "as_json", default=False, help="Write one JSON document to stdout."),
+    "platform": click.option(
+        "--platform",
+        metavar="PLATFORM",
+        multiple=True,
+        callback=_platforms,
+        shell_complete=_complete_platforms,
+        help="Build for this platform instead of this machine's, such as `win_amd64`; may be repeated.",
+    ),
     "build_dir": _folder("build-dir", Path("_build"), "Where layers are built."),
     "output_dir": _folder("output-dir", Path("_artifacts"), "Where archives and metadata go."),
     "tag_outputs": _flag("tag-outputs", "Put platform and build number into the names of archives."),
+    "index": _flag("index", "Ask package indexes; --no-index takes wheels from --local-wheels alone.", default=True),
+    "local_wheels": click.option(
+        "--local-wheels",
+        metavar="DIR",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A folder of wheels to choose from; may be repeated.",
+    ),
 }
 
 
@@ -174,7 +174,7 @@ RELATED = ("lock_dependencies", "build_dependencies", "include_dependencies", "b
 
 
 def given_options(*names: str) -> Decorator:
-    """Add these options to a command, which gets them as its argument `given`."""
+    """Add these options to a command, in the order of OPTIONS; it gets them as its argument `given`."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -182,7 +182,7 @@ def given_options(*names: str) -> Decorator:
             return function(*args, given=Given(**{name: values.pop(name) for name in names}), **values)
 
         wrapped: Callable[..., Any] = packed
-        for name in reversed(names):
+        for name in reversed([name for name in OPTIONS if name in names]):
             wrapped = OPTIONS[name](wrapped)
         return wrapped
 
