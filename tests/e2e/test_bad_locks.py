@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
+import pytest
 from refusals import refused
 from runtimes import OWN
 from space import Space
 
-from strata_rules.platforms import host_platform
+from strata_rules.platforms import PLATFORMS, host_platform
 
 HOST = host_platform()
 
 LOW = "requirements/framework-low/pylock.framework-low.toml"
+LOW_RECORD = "requirements/framework-low/pylock.framework-low.meta.json"
+UP = "requirements/framework-up/pylock.framework-up.toml"
 PIN = "requirements/python/runtime.python.json"
 
 
@@ -67,18 +72,187 @@ def test_a_missing_lock(built: Space) -> None:
 
 def test_a_lock_that_was_edited(built: Space) -> None:
     before = built.read(LOW)
-    for edited in (before.replace('version = "1.0"\n', 'version = "9.9"\n', 1), "<<<<<<< not TOML any more\n"):
-        built.write(LOW, edited)
-        why = "the lock of `framework-low` was changed by hand (`pylock.framework-low.toml`)"
-        assert refused(built, "build", "--locked", "-q", code=2) == locked("framework-low/lock", LOW_PLACE, why)
-        ran = built.ok("build", "--json")
-        assert ran.stderr.startswith(
-            "warning[lock-edited]: the lock of `framework-low` was changed by hand: it is made anew, keeping the"
-            f" versions that fit\n  --> {LOW}\n"
-            "hint: say what you want in the stack file; `--locked` refuses such a lock instead\n"
-        )
-        assert ran.counts["executed"] == 0
-        assert built.read(LOW) == before
+    built.write(LOW, before.replace('"beta"\nversion = "1.0"\n', '"beta"\nversion = "1.0.0"\n'))
+    why = "the lock of `framework-low` was changed by hand (`pylock.framework-low.toml`)"
+    assert refused(built, "build", "--locked", "-q", code=2) == locked("framework-low/lock", LOW_PLACE, why)
+    ran = built.ok("build", "--json")
+    assert ran.stderr.startswith(
+        "warning[lock-edited]: the lock of `framework-low` was changed by hand: it is made anew, keeping the"
+        f" versions that fit\n  --> {LOW}\n"
+        "hint: say what you want in the stack file; `--locked` refuses such a lock instead\n"
+    )
+    assert ran.counts["executed"] == 0
+    assert built.read(LOW) == before
+
+
+RESTORE = "hint: take it from git again, or have it made anew with `strata lock --upgrade`\n"
+RESTORE_RECORD = "hint: take it from git again, or have the layer locked anew with `strata lock --upgrade`\n"
+
+
+def test_a_lock_that_cannot_be_read_is_never_replaced_unasked(built: Space) -> None:
+    before = built.read(LOW)
+    conflict = before.replace("\n[[packages]]", "\n<<<<<<< HEAD\n[[packages]]", 1)
+    line = conflict.splitlines().index("<<<<<<< HEAD") + 1
+    for data, place, what in (
+        (conflict.encode(), f"{LOW}:{line}:1", "is not TOML: Invalid statement"),
+        (before.encode()[:-20], None, "is not TOML: "),
+        (b"\xff" + before.encode(), LOW, "is not UTF-8"),
+        (b"x = " + b"[" * 9000, LOW, "is nested too deeply"),
+        (b"x = 1" + b"0" * 9000, LOW, "has a number that no lock has"),
+        (
+            before.replace("../../wheels/alpha", "/etc/alpha").encode(),
+            LOW,
+            "has a wheel of `alpha` with a `path` that is not",
+        ),
+    ):
+        path = built.write(LOW, data)
+        said = refused(built, "build", "-q", code=2)
+        assert said.startswith(f"error[bad-lock]: the lock {what}")
+        assert f"\n  --> {place or LOW}" in said
+        assert RESTORE in said
+        assert path.read_bytes() == data
+    assert refused(built, "lock", "-q", code=2) == refused(built, "build", "--locked", "-q", code=2) == said
+    statuses = {layer["name"]: layer["has_valid_lock"] for layer in built.ok("show", "--json").json["frameworks"]}
+    assert statuses == {"framework-low": False, "framework-up": False}
+    built.ok("lock", "--upgrade", "-q")
+    assert built.read(LOW) == before
+    assert built.build("--locked").counts["executed"] == 0
+
+
+def test_a_record_that_cannot_be_read_is_never_replaced_unasked(built: Space) -> None:
+    before = built.read(LOW_RECORD)
+    whole = json.loads(before)
+    for data, what in (
+        (before.encode()[:-20], "is not JSON: Input data was truncated"),
+        (b'{"lock_version": NaN}', "is not JSON: "),
+        (b"[" * 9000, "is nested too deeply"),
+        (json.dumps(whole | {"lock_version": "one"}).encode(), "is not what it should be: Expected `int | null`"),
+        (json.dumps(whole | {"locked_at": "soon"}).encode(), "has a `locked_at` that is no date and time"),
+    ):
+        path = built.write(LOW_RECORD, data)
+        said = refused(built, "build", "-q", code=2)
+        assert said.startswith(f"error[bad-lock-record]: what is recorded of this lock {what}")
+        assert f"\n  --> {LOW_RECORD}\n{RESTORE_RECORD}" in said
+        assert path.read_bytes() == data
+    (built.root / LOW_RECORD).unlink()
+    (built.root / LOW_RECORD).mkdir()
+    assert refused(built, "build", "-q", code=2).startswith(
+        f"error[not-a-file]: `{LOW_RECORD}` is not a file\n  --> {LOW_RECORD}\nhint: move it out of the way\n"
+    )
+    (built.root / LOW_RECORD).rmdir()
+    assert built.build().counts["executed"] == 0
+    assert json.loads(built.read(LOW_RECORD)) == whole | {"locked_at": json.loads(built.read(LOW_RECORD))["locked_at"]}
+
+
+def test_a_wheel_of_a_lock_lies_where_wheels_may_lie(built: Space) -> None:
+    """What a lock says of where its wheels are leads nowhere but into the workspace and the folders of wheels."""
+    text = built.read(LOW)
+    wheel = built.root.parent / "alpha-1.0-py3-none-any.whl"
+    shutil.copy(built.root / "wheels" / wheel.name, wheel)
+    record = json.loads(built.read(LOW_RECORD))
+    del record["strata"]
+    built.write(LOW, text.replace("../../wheels/alpha", "../../../alpha").replace('"strata"', '"uv"'))
+    built.write(LOW_RECORD, json.dumps(record))
+    shutil.rmtree(built.store)
+    said = refused(built, "build", "-q", code=2)
+    assert said.startswith(f"error[wheel-outside]: the lock takes `{wheel.name}` from outside the workspace")
+
+
+def told(stderr: str, id: str) -> dict[str, list[str]]:
+    """Give the notes of all diagnostics of a kind, by the layer that the first line names."""
+    found: dict[str, list[str]] = {}
+    notes: list[str] = []
+    for line in stderr.splitlines():
+        if f"[{id}]: " in line:
+            notes = found.setdefault(line.partition("`")[2].partition("`")[0].removesuffix("/lock"), [])
+        elif line.startswith("note: "):
+            notes.append(line.removeprefix("note: "))
+    return found
+
+
+def test_all_stale_locks_are_told_at_once(built: Space) -> None:
+    built.replace("venvstacks.toml", '["gamma"]', '["gamma", "beta"]')
+    built.replace("venvstacks.toml", '["zeta"]', '["zeta", "gamma"]')
+    built.replace("venvstacks.toml", "no-index = true\n", 'no-index = true\nresolution = "lowest"\n')
+    setting = "uv's setting `resolution` is new"
+    reasons = {
+        "framework-low": [setting],
+        "framework-up": [
+            "the requirements of `framework-up` have changed since it was locked: `beta` is required now",
+            setting,
+        ],
+        "app-world": [
+            "the requirements of `app-world` have changed since it was locked: `gamma` is required now",
+            setting,
+        ],
+    }
+    before = {path: path.read_bytes() for path in built.root.glob("requirements/*/*")}
+    for command, code, kind in ((("build", "--locked"), 2, "locked"), (("lock", "--check"), 4, "stale-lock")):
+        said = built.strata(*command)
+        assert said.code == code
+        assert told(said.stderr, kind) == reasons
+    assert {path: path.read_bytes() for path in built.root.glob("requirements/*/*")} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reasons"),
+    [
+        (
+            'requirements = ["gamma"]\n',
+            f'requirements = ["gamma"]\nplatforms = ["{HOST}"]\n',
+            [f"its platforms were {', '.join(f'`{name}`' for name in sorted(PLATFORMS))} and are `{HOST}`"],
+        ),
+        (
+            'requirements = ["gamma"]\n',
+            'requirements = ["gamma"]\nlinux_target = "glibc@2.31"\n',
+            ["its `linux_target` was `glibc@2.28` and is `glibc@2.31`"],
+        ),
+        (
+            'requirements = ["gamma"]\n',
+            'requirements = ["gamma"]\npackage_indexes = { gamma = "own" }\n',
+            ["the index `own` is new", "`gamma` came from no index of its own and comes from the index `own`"],
+        ),
+        (
+            'requirements = ["gamma"]\n',
+            'requirements = ["gamma"]\npriority_indexes = ["own"]\n',
+            ["the index `own` is new"],
+        ),
+        (
+            'frameworks = ["low"]\n',
+            'runtime = "python"\n',
+            [
+                "`framework-low` is no longer below it",
+                "`alpha` 1.0 is to come from a layer below it, and none has it",
+            ],
+        ),
+    ],
+)
+def test_each_part_of_what_is_asked_is_named(space: Space, old: str, new: str, reasons: list[str]) -> None:
+    """venvstacks notices two of these five (its reference, row 7)."""
+    index = '\n[[tool.uv.index]]\nname = "own"\nurl = "https://own.invalid/simple"\nexplicit = true\n'
+    space.write("venvstacks.toml", space.read("venvstacks.toml") + index)
+    assert space.strata("lock", "--check").code == 0
+    space.replace("venvstacks.toml", old, new)
+    said = space.strata("lock", "--check")
+    assert said.code == 4
+    assert told(said.stderr, "stale-lock")["framework-up"] == reasons
+
+
+def test_a_lower_lock_that_is_updated_alone(built: Space, tmp_path: Path) -> None:
+    """What git makes of two branches: venvstacks believes that the upper lock is still right (its reference, row 8)."""
+    other = built.copy(tmp_path / "other")
+    other.replace("venvstacks.toml", '["alpha", "beta"]', '["alpha<1", "beta"]')
+    other.ok("lock", "-q")
+    for path in (other.root / LOW).parent.iterdir():
+        built.write(f"requirements/framework-low/{path.name}", path.read_bytes())
+    built.write("venvstacks.toml", other.read("venvstacks.toml"))
+    said = refused(built, "build", "--locked", "-q", code=2)
+    assert "error[locked]: `framework-up/lock` would have to run" in said
+    assert "note: `framework-low` below it has other packages now\n" in said
+    assert "note: `alpha` 1.0 is to come from a layer below it, and `framework-low` has 0.9\n" in said
+    assert "framework-low/lock" not in said
+    built.build()
+    assert built.read(UP) == other.read(UP)
 
 
 def test_a_pin_that_cannot_be_read(built: Space) -> None:
@@ -116,7 +290,7 @@ error[no-solution]: cannot lock `framework-up`: its requirements cannot be met t
 note: Because the layer depends on alpha>=2 and alpha==1.0, we can conclude that the layer's requirements are \
 unsatisfiable.
 hint: relax a requirement here, or a pin of a layer below (`strata lock --upgrade` moves pins)
-note: `framework-up/lock` ran because of parameter-changed requirements: ["gamma"] → ["alpha>=2", "gamma"]
+note: `framework-up/lock` ran because of parameter-changed requirements: (none) → alpha>=2
 """
     )
     built.replace("venvstacks.toml", '["gamma", "alpha>=2"]', '["gamma"]')

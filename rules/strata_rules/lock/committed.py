@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from strata_rules.lock.parts import Given
 from strata_rules.lock.pins import Pin, pins_of
 from strata_rules.lock.recorded import Recorded, Seal, in_utc, moment
 from strata_rules.lock.request import LOCK_FOLDER
-from strata_rules.lock.stale import Asked, Found
+from strata_rules.lock.stale import Asked, Below, Found
 
 
 def _now() -> datetime:
@@ -87,10 +87,12 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         """Keep a lock: each file as a whole, none that is right already, what makes it valid last."""
         assert isinstance(artifact, Tree)
         found = self._readable()
-        if found is not None and found.is_foreign and self.read(key, store) == artifact:
-            return
-        lock = _entry(store, artifact, postprocess.PYLOCK)
-        self._write(self._derived(artifact, store), self._metadata(key, lock, found))
+        metadata = self._metadata(key, _entry(store, artifact, postprocess.PYLOCK), found)
+        if found is not None and found.recorded is not None and not self._reasons(found, key):
+            settled = found.is_foreign or found.recorded.document == metadata
+            if settled and self._artifact(found, store) == artifact:
+                return
+        self._write(self._derived(artifact, store), metadata)
 
     def why_invalid(self, key: Digest) -> tuple[str, ...]:
         """Say in sentences why the lock does not answer the request; nothing where it does. Raises SpecError."""
@@ -98,15 +100,18 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
 
     # -- beyond the protocol -----------------------------------------------------------------------------------------
 
-    def why_stale(self) -> tuple[str, ...]:
-        """Say the same where the request is not known in full, because a lock below has to be made first."""
-        return self._why(None)
+    def why_stale(self, unknown: Collection[str] = ()) -> tuple[str, ...]:
+        """Say the same where the request is not known in full, because locks below have to be made first.
+
+        `unknown` are the layers of these. Raises SpecError.
+        """
+        return self._why(None, unknown)
 
     def adopt(self, key: Digest, store: Store) -> bool:
         """Record what was asked beside a valid lock of somebody else's, so that it is one of ours; True where it did.
 
-        Of a lock of ours, what is recorded for venvstacks is brought up to date. The lock itself stays as it is, but
-        that it gets the SHA-256 of its local wheels. Raises SpecError, HostError.
+        The lock itself stays as it is, but that it gets the SHA-256 of its local wheels. Of a lock of ours, what is
+        derived from it is brought up to date, and what is recorded for venvstacks. Raises SpecError, HostError.
         """
         found = self._found()
         if found is None or found.recorded is None or self._reasons(found, key):
@@ -121,10 +126,8 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
             new["requirements_hash"] = recipes.requirements_hash(_document(lock))
         if found.recorded.other_inputs_hash not in self.asked.other_inputs_hashes:
             new["other_inputs_hash"] = self.asked.other_inputs_hashes[0]
-        if new == document:
-            return False
-        self._write(self._derived(artifact, store) if changed else {}, new)
-        return True
+        self._write(self._derived(artifact, store) if changed or not found.is_foreign else {}, new)
+        return new != document
 
     def known(self, store: Store) -> Artifact | None:
         """Give a lock of somebody else's that is missing nothing but a new version, for changed modules."""
@@ -153,12 +156,14 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         return self._warning("lock-edited", message, (), hint)
 
     def metadata(self) -> dict[str, Any]:
-        """Give the recorded metadata; empty where there is none that can be read."""
+        """Give the recorded metadata, with a version for versioned layers only; empty where none can be read."""
         try:
             found = self._recorded()
         except (HostError, SpecError):
             return {}
-        return found.document if found is not None else {}
+        if found is None:
+            return {}
+        return found.document if self.asked.versioned else found.document | {"lock_version": 1}
 
     def preferred(self) -> tuple[Pin, ...]:
         """List the pins of the lock as it stands, valid or not, for a resolution to keep where they still fit."""
@@ -189,30 +194,30 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         data = _bytes(self.metadata_path, file)
         return None if data is None else recorded.read(data, file)
 
-    def _why(self, key: Digest | None) -> tuple[str, ...]:
+    def _why(self, key: Digest | None, unknown: Collection[str] = ()) -> tuple[str, ...]:
         found = self._found()
         if found is None:
             return (f"`{self.layer}` has no lock (`{self.pylock_path.name}`)",)
-        return tuple(self._reasons(found, key))
+        return tuple(self._reasons(found, key, unknown))
 
-    def _reasons(self, found: Found, key: Digest | None) -> list[str]:
+    def _reasons(self, found: Found, key: Digest | None, unknown: Collection[str] = ()) -> list[str]:
         if found.recorded is None:
             return [f"nothing says what the lock of `{self.layer}` was made for (`{self.metadata_path.name}`)"]
         then = self._locked_lines(found.recorded)
         name = self.pylock_path.name
-        return stale.reasons(found, self.asked, self._pins_below(), key=key, then=then, name=name)
+        return stale.reasons(found, self.asked, self._pins_below(unknown), key=key, then=then, name=name)
 
-    def _pins_below(self) -> list[tuple[str, list[Pin]]]:
+    def _pins_below(self, unknown: Collection[str] = ()) -> Below:
         """Read what the locks of the layers below give; they are made before this one is looked at."""
-        below = []
-        for layer in self.below:
-            path = self._pylock_of(layer)
-            try:
-                data = _bytes(path, self._shown(path))
-                below.append((layer, pins_of(_parsed(data, self._shown(path))[1]) if data is not None else []))
-            except (HostError, SpecError):
-                below.append((layer, []))
-        return below
+        return [(layer, None if layer in unknown else self._pins_of(layer)) for layer in self.below]
+
+    def _pins_of(self, layer: str) -> list[Pin] | None:
+        path = self._pylock_of(layer)
+        try:
+            data = _bytes(path, self._shown(path))
+            return None if data is None else pins_of(_parsed(data, self._shown(path))[1])
+        except (HostError, SpecError):
+            return None
 
     def _locked_lines(self, old: Recorded) -> frozenset[str] | None:
         """Read the requirements that were locked, if the file that lists them is still theirs."""

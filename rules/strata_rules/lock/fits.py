@@ -30,6 +30,8 @@ def contradictions(pylock: Pylock, below: Sequence[tuple[str, Sequence[Pin]]], t
                 continue
             candidates = list(_candidates(provided.get(package.name, ()), targets, platform))
             said = _contradiction(package, candidates, targets, platform)
+            if said is not None and not candidates and package.name in provided:
+                said += f" for `{platform}`"
             if said is not None:
                 found.append(said)
                 break
@@ -80,8 +82,7 @@ def _contradiction(
         layer, pin, _ = candidates[0]
         return f"{this} is to come from a layer below it, and `{layer}` has {pin.version}"
     if package.from_lower_layer:
-        where = f" for `{platform}`" if len(targets.platforms) > 1 else ""
-        return f"{this} is to come from a layer below it, and none has it{where}"
+        return f"{this} is to come from a layer below it, and none has it"
     certain = len(candidates) == 1 and candidates[0][2] and targets.verdict(package.marker, platform) is True
     if certain:
         return f"it has {this}, and `{candidates[0][0]}` below it has {candidates[0][1].version}"

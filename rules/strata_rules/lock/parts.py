@@ -19,6 +19,8 @@ from strata_rules.lock.request import Request
 ALWAYS = ("cache-keys", "no-build")
 """uv's settings that are the same for every stack."""
 
+_UNKNOWN = "?"
+
 _SHORT = 16
 """Hex digits of a digest: enough to tell two apart."""
 
@@ -51,8 +53,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The layers below in their order: name, and digest of their pins."""
 
 
-def parts_of(request: Request, variables: Mapping[str, str], below: Iterable[tuple[str, bytes]]) -> Parts:
-    """Take a request apart; `below` are the names and pins of the layers below."""
+def parts_of(request: Request, variables: Mapping[str, str], below: Iterable[tuple[str, bytes | None]]) -> Parts:
+    """Take a request apart; `below` are the names of the layers below, and their pins where these are known."""
     params = request.params()
     if not request.requirements:
         return Parts(python=f"{request.implementation} {request.python}")
@@ -71,7 +73,7 @@ def parts_of(request: Request, variables: Mapping[str, str], below: Iterable[tup
         indexes=tuple(f"{name} {_digest(table)}" for name, table in zip(names, tables, strict=True)),
         sources={name: str(index) for name, index in sources.items()},
         variables={name: _digest(value) for name, value in variables.items()},
-        below=tuple(f"{layer} {Digest.of(pins).hash[:_SHORT]}" for layer, pins in below),
+        below=tuple(f"{layer} {_UNKNOWN if pins is None else Digest.of(pins).hash[:_SHORT]}" for layer, pins in below),
     )
 
 
@@ -100,10 +102,11 @@ def changes(then: Parts, now: Parts) -> list[str]:
 
 def _below(then: Sequence[str], now: Sequence[str]) -> list[str]:
     old, new = _named(then), _named(now)
-    found = [f"`{layer}` below it has other packages now" for layer in new if layer in old and old[layer] != new[layer]]
+    both = [layer for layer in new if layer in old and _UNKNOWN not in (old[layer], new[layer])]
+    found = [f"`{layer}` below it has other packages now" for layer in both if old[layer] != new[layer]]
     found += [f"`{layer}` is below it now" for layer in new if layer not in old]
     found += [f"`{layer}` is no longer below it" for layer in old if layer not in new]
-    if not found and then != now:
+    if not found and [*old] != [*new]:
         found.append(f"the layers below it have another order: {_listed([*new])}")
     return found
 

@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,9 @@ from strata_rules.lock.pins import Pin, dump
 from strata_rules.lock.recorded import Recorded, Seal
 from strata_rules.lock.request import Request
 from strata_rules.pylock import LockedWheel, Pylock, local_path
+
+Below: TypeAlias = "Sequence[tuple[str, Sequence[Pin] | None]]"
+"""The layers below with their pins, as far as these are known."""
 
 OWN = "strata"
 """What `created-by` says in locks of ours."""
@@ -104,15 +107,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         """The hash of what gives the layer a new version."""
         return recipes.version_inputs_hash(self.request.layer, versioned=self.versioned, modules=self.modules)
 
-    def parts(self, below: Sequence[tuple[str, Sequence[Pin]]]) -> Parts:
+    def parts(self, below: Below) -> Parts:
         """Take apart what is asked."""
-        return parts_of(self.request, self.variables, [(layer, dump(pins)) for layer, pins in below])
+        pins = [(layer, None if known is None else dump(known)) for layer, known in below]
+        return parts_of(self.request, self.variables, pins)
 
 
 def reasons(
     found: Found,
     asked: Asked,
-    below: Sequence[tuple[str, Sequence[Pin]]],
+    below: Below,
     *,
     key: Digest | None,
     then: frozenset[str] | None,
@@ -168,13 +172,13 @@ def _requirements(recorded: Recorded, asked: Asked, then: frozenset[str] | None)
     return [f"{said}: {', '.join(listed)}"]
 
 
-def _sealed(found: Found, seal: Seal, asked: Asked, below: Sequence[tuple[str, Sequence[Pin]]]) -> list[str]:
+def _sealed(found: Found, seal: Seal, asked: Asked, below: Below) -> list[str]:
     now = asked.parts(below)
     said = changes(seal.parts, now)
     if not asked.request.requirements:
         return said
     if seal.parts.below != now.below:
-        said += contradictions(found.pylock, below, asked.request.targets)
+        said += _contradictions(found, asked, below)
     said += [
         f"`{path}` is not the wheel that `{asked.request.layer}` was locked with" for path in _others(found, asked)
     ]
@@ -205,7 +209,7 @@ def _rest(asked: Asked) -> str:
     return "it was locked by another version of Strata"
 
 
-def _foreign(found: Found, recorded: Recorded, asked: Asked, below: Sequence[tuple[str, Sequence[Pin]]]) -> list[str]:
+def _foreign(found: Found, recorded: Recorded, asked: Asked, below: Below) -> list[str]:
     said = []
     if recorded.is_legacy:
         said.append("it was made by a venvstacks before 0.8")
@@ -216,7 +220,12 @@ def _foreign(found: Found, recorded: Recorded, asked: Asked, below: Sequence[tup
         else:
             what = "`linux_target`, `macosx_target` or the layers below it"
             said.append(f"{what} are others than when `{asked.request.layer}` was locked")
-    return said + contradictions(found.pylock, below, asked.request.targets)
+    return said + _contradictions(found, asked, below)
+
+
+def _contradictions(found: Found, asked: Asked, below: Below) -> list[str]:
+    known = [(layer, pins) for layer, pins in below if pins is not None]
+    return contradictions(found.pylock, known, asked.request.targets) if len(known) == len(below) else []
 
 
 def _gaps(found: Found, asked: Asked) -> list[str]:

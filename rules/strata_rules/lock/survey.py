@@ -57,9 +57,11 @@ def survey(actions: Iterable[Action], keys: Mapping[str, Digest | None]) -> Surv
         if not isinstance(lock, CommittedLock):
             continue
         lower = {source.label for source in action.inputs.values() if isinstance(source, Ref)}
-        key = None if lower & (found.keys() | unsure) else keys.get(action.label)
+        unknown = lower & (found.keys() | unsure)
+        key = None if unknown else keys.get(action.label)
         try:
-            reasons = lock.why_stale() if key is None else lock.why_invalid(key)
+            layers = {label.partition("/")[0] for label in unknown}
+            reasons = lock.why_stale(layers) if key is None else lock.why_invalid(key)
         except (HostError, SpecError):
             unsure.add(action.label)
             continue
