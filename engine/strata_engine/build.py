@@ -164,9 +164,11 @@ class Build:
             self.emit(Warned(diagnostic._replace(severity="warning")))
 
     def _keep_trace(self, record: RunRecord) -> None:
-        if self._trace.spans:
-            path = critical_path(record.actions)
-            trace.keep(self.workspace.state, record.run, trace.document(record.run, self._trace.spans, path))
+        heard = self._trace
+        # A warning alone is told by each build that has nothing to do.
+        if heard.spans or heard.failed:
+            data = trace.document(record.run, heard.spans, critical_path(record.actions), heard.messages)
+            trace.keep(self.workspace.state, record.run, data)
 
 
 @contextlib.contextmanager

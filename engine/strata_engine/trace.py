@@ -1,27 +1,32 @@
-"""Traces: when each action of a build ran, and on which worker slot, in the form that tracing tools read.
+"""Traces: when each action of a build ran, on which worker slot, and what was said, as tracing tools read it.
 
 It listens to events and writes one file; nothing reads traces to decide anything. The form is Chrome's trace event
 format (JSON), which Perfetto opens: complete events (`X`) on one track must not overlap, so a track is a worker slot,
-on which one action runs at a time.
+on which one action runs at a time. Warnings and failures are instants (`i`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from strata_engine.events import ActionFinished, ActionStarted, Event, Outcome, Placed
+from strata_engine.errors import Diagnostic, render
+from strata_engine.events import ActionFinished, ActionStarted, Event, Outcome, Placed, Warned
 from strata_engine.workspace import write_atomically
 
 FOLDER = "traces"
 KEPT = 20
 """Traces kept per workspace."""
 
+KEPT_OUTPUT = 1 << 16
+"""Characters kept of what a failed action's subprocess printed: the last ones."""
+
 CRITICAL, PLACING = "critical path", "placing"
+_MESSAGE = "message"
 
 
 class Span(NamedTuple):
@@ -38,17 +43,51 @@ class Span(NamedTuple):
     """The first reason, in words."""
 
 
+class Message(NamedTuple):
+    """A warning, or a failure."""
+
+    at: float
+    """Seconds since the build began."""
+    severity: str
+    id: str
+    label: str
+    """The action that it is about, if any."""
+    text: str
+    """All of it, as consoles show it."""
+    output: str = ""
+    """What a failed action's subprocess printed."""
+
+
+class Traced(NamedTuple):
+    """What a trace tells."""
+
+    spans: tuple[Span, ...] = ()
+    messages: tuple[Message, ...] = ()
+
+
 class Recorder:
     """Hears the events of one build. Events come one at a time."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._running: dict[str, tuple[float, ActionStarted]] = {}
+        self._said: set[Diagnostic] = set()
+        self.failed = False
+        """Whether any action failed."""
         self.spans: list[Span] = []
+        self.messages: list[Message] = []
 
     def __call__(self, event: Event) -> None:
         """Hear an event."""
         now = time.monotonic() - self._begun
+        match event:
+            case ActionFinished(label=label, diagnostics=diagnostics):
+                self.failed |= event.outcome is Outcome.FAILED
+                self._say(now, diagnostics, label, event.output[-KEPT_OUTPUT:])
+            case Warned(diagnostic=diagnostic, label=label):
+                self._say(now, (diagnostic,), label)
+            case _:
+                pass
         match event:
             case ActionStarted(label=label):
                 self._running[label] = now, event
@@ -64,8 +103,17 @@ class Recorder:
             case _:
                 pass
 
+    def _say(self, now: float, diagnostics: Iterable[Diagnostic], label: str, output: str = "") -> None:
+        # A cached warning is told more than once; what was printed is told with the first of a failure's messages.
+        for diagnostic in diagnostics:
+            if diagnostic not in self._said:
+                self._said.add(diagnostic)
+                text = render(diagnostic)
+                self.messages.append(Message(now, diagnostic.severity, diagnostic.id, label, text, output))
+                output = ""
 
-def document(run: str, spans: Sequence[Span], critical: Sequence[str]) -> bytes:
+
+def document(run: str, spans: Sequence[Span], critical: Sequence[str], messages: Sequence[Message] = ()) -> bytes:
     """Give the trace of a build as JSON; the actions on its critical path are drawn once more on a row of their own."""
     spans = _apart(spans)
     on_path = set(critical)
@@ -87,8 +135,52 @@ def document(run: str, spans: Sequence[Span], critical: Sequence[str]) -> bytes:
                 "args": {"outcome": span.outcome, "why": span.why},
             }
         )
+    events += map(_instant, messages)
     events += _running(spans)
     return msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"run": run}}) + b"\n"
+
+
+class _Event(msgspec.Struct):
+    """An event as far as it is read back."""
+
+    ph: str
+    name: str = ""
+    cat: str = ""
+    tid: int = 0
+    ts: float = 0
+    dur: float = 0
+    args: dict[str, Any] = {}
+
+
+class _File(msgspec.Struct):
+    traceEvents: list[_Event]  # noqa: N815 - the format's name
+
+
+def read(data: bytes) -> Traced:
+    """Read back what `document` wrote. Raises ValueError."""
+    events = msgspec.json.decode(data, type=_File).traceEvents
+    tracks = {event.tid: str(event.args.get("name", "")) for event in events if event.name == "thread_name"}
+
+    def said(event: _Event, name: str) -> str:
+        return str(event.args.get(name, ""))
+
+    spans = (
+        Span(
+            *(tracks.get(event.tid, ""), event.name, event.cat, event.ts / 1e6, event.dur / 1e6),
+            *(said(event, "outcome"), said(event, "why")),
+        )
+        for event in events
+        if event.ph == "X"
+    )
+    messages = (
+        Message(
+            *(event.ts / 1e6, said(event, "severity"), said(event, "id")),
+            *(said(event, "label"), said(event, "text"), said(event, "output")),
+        )
+        for event in events
+        if event.ph == "i" and event.cat == _MESSAGE
+    )
+    return Traced(tuple(span for span in spans if span.track != CRITICAL), tuple(messages))
 
 
 def keep(state: Path, run: str, data: bytes) -> None:
@@ -130,6 +222,23 @@ def _named(what: str, track: int, name: str) -> dict[str, Any]:
 
 def _sorted(track: int) -> dict[str, Any]:
     return {"ph": "M", "pid": 1, "tid": track, "name": "thread_sort_index", "args": {"sort_index": track}}
+
+
+def _instant(message: Message) -> dict[str, Any]:
+    args = {"severity": message.severity, "id": message.id, "label": message.label, "text": message.text}
+    if message.output:
+        args["output"] = message.output
+    name = f"{message.severity}[{message.id}]"
+    return {
+        "ph": "i",
+        "s": "g",
+        "pid": 1,
+        "tid": 0,
+        "name": name,
+        "cat": _MESSAGE,
+        "ts": _micro(message.at),
+        "args": args,
+    }
 
 
 def _micro(seconds: float) -> int:

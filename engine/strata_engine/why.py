@@ -81,7 +81,7 @@ class Point(NamedTuple):
     label: str
 
 
-class _Explained(NamedTuple):
+class Explained(NamedTuple):
     """An action's reasons, divided."""
 
     own: tuple[Reason, ...]
@@ -97,7 +97,7 @@ class Story:
         self._build = build % len(records)
         self.record = records[build]
         self._by_label: dict[int, Mapping[str, ActionReport]] = {}
-        self._known: dict[Point, _Explained] = {}
+        self._known: dict[Point, Explained] = {}
         self._reached: dict[Point, frozenset[Reason]] | None = None
 
     def chain(self, label: str) -> list[Cause]:
@@ -141,6 +141,14 @@ class Story:
         ]
         return sorted(roots, key=lambda root: (-root.seconds, -root.actions, str(root.reason)))
 
+    def explained(self) -> Iterator[tuple[Point, ActionReport, Explained]]:
+        """Give all chains at once: each action that was not up to date, and those of earlier builds that explain one.
+
+        What explains an action comes before it.
+        """
+        for point in self._order():
+            yield point, self._reports(point.build)[point.label], self._explained(point)
+
     def cutoffs(self) -> list[str]:
         """List the actions that were done again and came out as before: there the wave stopped."""
         reports = self._reports(self._build).values()
@@ -155,7 +163,7 @@ class Story:
 
     # -- how reasons divide -------------------------------------------------------------------------------------------
 
-    def _explained(self, point: Point) -> _Explained:
+    def _explained(self, point: Point) -> Explained:
         """Divide an action's reasons into its own and the actions that explain the others."""
         if point not in self._known:
             own: list[Reason] = []
@@ -165,7 +173,7 @@ class Story:
                 explaining = list(self._explaining(point.build, report, reason))
                 above |= dict.fromkeys(explaining)
                 own += [] if explaining else [reason]
-            self._known[point] = _Explained(tuple(own), tuple(above))
+            self._known[point] = Explained(tuple(own), tuple(above))
         return self._known[point]
 
     def _explaining(self, build: int, report: ActionReport, reason: Reason) -> Iterator[Point]:

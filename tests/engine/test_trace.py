@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from builds import Site, combine, make
 
 from strata_engine.action import Execution
-from strata_engine.trace import KEPT, Span, document, traces
+from strata_engine.errors import ActionError, Diagnostic
+from strata_engine.trace import CRITICAL, KEPT, KEPT_OUTPUT, Message, Span, document, read, traces
 from strata_engine.tree import Artifact
 
 
@@ -82,3 +84,41 @@ def test_labels_are_text_whatever_they_are() -> None:
     span = Span("cpu 0", 'a"</script>\n', "M", 0.5, 0.25, "executed", "")
     [event] = complete(json.loads(document("r", [span], [])))
     assert (event["name"], event["ts"], event["dur"]) == (span.label, 500_000, 250_000)
+
+
+def test_what_was_written_is_read_back() -> None:
+    spans = (
+        Span("cpu 0", "a</script>", "M", 0.5, 0.25, "executed", "why"),
+        Span("placing", "b", "Place", 1, 0, "", ""),
+    )
+    messages = (Message(0.75, "error", "action-failed", "a", "error[action-failed]: no", "printed\u2028"),)
+    traced = read(document("r", spans, ["a</script>"], messages))
+    assert traced.spans == spans
+    assert traced.messages == messages
+    assert CRITICAL not in {span.track for span in traced.spans}
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"traceEvents": [{"name": 1}]}', b"\xff"])
+def test_what_is_no_trace_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        read(data)
+
+
+def test_warnings_and_failures_are_told_with_what_was_printed(tmp_path: Path) -> None:
+    def warning(execution: Execution) -> Artifact:
+        execution.warn(Diagnostic("odd", "this is odd", severity="warning"))
+        return combine(execution)
+
+    def failing(execution: Execution) -> Artifact:
+        raise ActionError(Diagnostic("broken", "it broke", hint="mend it"), output="x" * KEPT_OUTPUT + "the end")
+
+    site = Site(tmp_path / "w")
+    actions = [make("a", run=warning), make("b", "a", run=failing)]
+    site.build(actions)
+    messages = read(traces(site.root / ".strata")[0].read_bytes()).messages
+    assert [(m.severity, m.id, m.label) for m in messages] == [("warning", "odd", "a"), ("error", "broken", "b")]
+    assert messages[1].text == "error[broken]: it broke\nhint: mend it"
+    assert messages[1].output.endswith("xthe end")
+    assert len(messages[1].output) == KEPT_OUTPUT
+    site.build([actions[0]])
+    assert len(traces(site.root / ".strata")) == 1, "what was up to date warned again, and nothing else happened"
