@@ -107,7 +107,7 @@ class Session:
         With `clean`, every output is put in its place anew, whatever stands there.
         """
         anew = self.selection.anew()
-        plan, earlier = self._plan(settings, anew=anew)
+        plan, earlier = self._plan(settings, anew=anew, everything=bool(labels))
         if earlier is not None and earlier.exit_code:
             return earlier
         wanted = self._wanted(plan, labels, locked=settings.locked)
@@ -314,9 +314,17 @@ class Session:
     # -- planning and running ----------------------------------------------------------------------------------------
 
     def _plan(
-        self, settings: Settings, *, format: str = "", anew: frozenset[str] = frozenset()
+        self,
+        settings: Settings,
+        *,
+        format: str = "",
+        anew: frozenset[str] = frozenset(),
+        everything: bool = False,
     ) -> tuple[Plan, BuildResult | None]:
-        """Analyze the stack. Where folders are named after lock versions, locks come first, as a part of the build."""
+        """Analyze the stack. Where folders are named after lock versions, locks come first, as a part of the build.
+
+        These are the locks of what is selected, unless it is said that `everything` may be asked for by label.
+        """
         self._check_platforms()
 
         def plan_with(versions: Mapping[str, int]) -> Plan:
@@ -326,9 +334,11 @@ class Session:
 
         plan = plan_with({})
         versioned = self._versioned()
-        if not versioned:
+        selected = self.stack.layers if everything else self._layers(self.selection.layers)
+        needed = {part for layer in selected for part in (layer, *layer.lower)}
+        labels = [f"{layer.env_name}/lock" for layer in versioned if layer in needed]
+        if not labels:
             return plan, None
-        labels = [f"{layer.env_name}/lock" for layer in versioned]
         earlier = self._run(plan, labels, [], _forcing(settings, anew), None, last=False)
         return plan_with({layer.env_name: plan.lock_version(layer) or 1 for layer in versioned}), earlier
 

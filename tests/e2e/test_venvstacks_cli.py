@@ -234,6 +234,16 @@ def test_only_what_is_selected_is_built_and_published(space: Space) -> None:
     assert folders(space.root / "_build") == {*LAYERS}
 
 
+def test_what_is_not_selected_is_not_locked_for_its_version(space: Space) -> None:
+    counted = 'name = "side"\nruntime = "python"\nversioned = true\nrequirements = ["zeta"]\n'
+    space.replace("venvstacks.toml", "[tool.uv]\n", f"[[frameworks]]\n{counted}\n[tool.uv]\n")
+    space.ok("build", "--locked", "--include", "app-hello")
+    assert not (space.root / "requirements" / "framework-side").exists()
+    assert space.strata("build", "--locked", "--include", "framework-side").code == 2
+    space.ok("build", "--include", "framework-side")
+    assert "framework-side@1" in folders(space.root / "_build")
+
+
 def test_no_build_only_locks(space: Space) -> None:
     space.replace("venvstacks.toml", 'requirements = ["zeta"]', 'requirements = ["zeta", "delta"]')
     assert space.strata("build", "--no-build", "--no-lock").code == 2
