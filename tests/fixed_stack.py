@@ -20,13 +20,14 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from strata_engine.action import Action, Literal, Ref
+from strata_engine.action import Action, Literal, Ref, SourceTree
 from strata_engine.build import open_build
 from strata_engine.digest import Digest
 from strata_engine.graph import ActionGraph
 from strata_engine.tree import File, Store, Tree
 from strata_engine.workspace import Workspace
 from strata_rules.archive.rule import archive_action, checked_level
+from strata_rules.bytecode.layer import compile_action
 from strata_rules.layout import is_windows, layout
 from strata_rules.link.rule import LinkAttrs, Module, link_action
 from strata_rules.lock import postprocess
@@ -83,7 +84,10 @@ WHEELS: Mapping[str, Mapping[str, bytes]] = {
 
 
 def write_inputs(folder: Path) -> None:
-    """Write the runtimes and the wheels."""
+    """Write the runtimes, the wheels and some bytecode."""
+    for path, data in COMPILED.items():
+        (folder / "bytecode" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "bytecode" / path).write_bytes(data)
     for platform, files in RUNTIMES.items():
         with tarfile.open(folder / f"{platform}.tar", "w", format=tarfile.GNU_FORMAT) as tar:
             for path, data in files.items():
@@ -127,18 +131,18 @@ def actions(inputs: Path) -> Iterator[Action]:
         yield _on(wheel_action(f"wheel/{wheel.name}", wheel.name, Ref("")), "wheel.whl", wheel.read_bytes())
     named = {wheel.name.partition("-")[0]: Ref(f"wheel/{wheel.name}") for wheel in wheels}
     for platform in (LINUX, WINDOWS):
-        yield from _layers(platform, (inputs / f"{platform}.tar").read_bytes(), named)
+        yield from _layers(platform, inputs, named)
 
 
 def _on(action: Action, name: str, data: bytes) -> Action:
     return msgspec.structs.replace(action, inputs={**action.inputs, name: Literal(data)})
 
 
-def _layers(platform: str, archive: bytes, wheels: Mapping[str, Ref]) -> Iterator[Action]:
+def _layers(platform: str, inputs: Path, wheels: Mapping[str, Ref]) -> Iterator[Action]:
     """Give a runtime, a framework and an application."""
     unpack = f"python/unpack[{platform}]"
     wanted = Unpacking(label=unpack, archive=Ref(""), implementation="cpython", version=VERSION, platform=platform)
-    yield _on(unpack_action(wanted), "archive", archive)
+    yield _on(unpack_action(wanted), "archive", (inputs / f"{platform}.tar").read_bytes())
     runtime = RuntimeInfo(
         layer="python",
         implementation="cpython",
@@ -195,9 +199,28 @@ def _layers(platform: str, archive: bytes, wheels: Mapping[str, Ref]) -> Iterato
             tree=Ref(link, "tree"),
             libraries=Ref(link, "libraries.json"),
         )
+        if kind == "framework" and platform == LINUX:
+            yield from _compiled(info, runtime, inputs / "bytecode")
         for format_ in ("tar.xz", "tar.zst", "tar.gz", "zip") if platform == LINUX else ("zip",):
             yield archive_action(f"{layer}/archive[{platform},{format_}]", info, format_, checked_level(format_, None))
         below.insert(0, info)
+
+
+COMPILED = {
+    f"lib/python{PYTHON}/site-packages/{path}.cpython-312.pyc": b"\r\r\r\n\1\0\0\0" + path.encode()
+    for path in ("__pycache__/tools", "spaces/__pycache__/two")
+}
+"""Bytecode of some modules of the framework; the others count as such that do not compile, so that nothing is run."""
+
+
+def _compiled(link: LinkInfo, runtime: RuntimeInfo, bytecode: Path) -> Iterator[Action]:
+    """Give both kinds of Compile."""
+    known = {"low": (link.tree, SourceTree(str(bytecode)))}
+    for checked in (False, True):
+        label = f"{link.layer}/compile[{link.platform},{checked}]"
+        action = compile_action(label, link, runtime, known, checked=checked)
+        # As `postinstall.py`, it is no part of the rule.
+        yield _on(action, "compile.py", b"print('compiled')\n")
 
 
 # -- what comes out ---------------------------------------------------------------------------------------------------

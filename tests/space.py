@@ -196,7 +196,9 @@ class Space:
     def copy(self, root: Path, store: Path | None = None, *, state: bool = False, outputs: bool = False) -> Space:
         """Copy the workspace, and the store where a place for it is given; else both use this one."""
         left_out = [
-            name for name, wanted in ((".strata", state), ("_build", outputs), ("_artifacts", outputs)) if not wanted
+            name
+            for name, wanted in ((".strata", state), *((name, outputs) for name in ("_build", "_artifacts", "_export")))
+            if not wanted
         ]
         shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns(*left_out))
         if store is not None:

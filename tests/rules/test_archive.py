@@ -29,7 +29,7 @@ from strata_engine.tree import Node, Symlink, Tree, assemble, edit
 from strata_rules import compress
 from strata_rules.archive import members, tarstream
 from strata_rules.archive import rule as archive
-from strata_rules.providers import ArchiveInfo, LinkInfo
+from strata_rules.providers import ArchiveInfo, CompiledInfo, LinkInfo
 
 TARS = ("tar.xz", "tar.zst", "tar.gz")
 
@@ -321,6 +321,36 @@ def test_the_rule_names_what_the_bytes_depend_on(platform: str, format_: str, la
     (tool,) = action.platform
     assert tool == {"tar.xz": "tool:lzma", "tar.zst": "tool:zstd", "zip": "tool:zlib"}[info.format]
     assert action.platform[tool]
+
+
+@pytest.mark.parametrize(("format_", "path"), [("tar.gz", "checked"), ("zip", "checked"), ("dir", "plain")])
+def test_bytecode_is_of_the_kind_that_fits_what_is_made(format_: str, path: str) -> None:
+    tree = Ref("made", "linked")
+    compiled = CompiledInfo(
+        layer="app-x",
+        install_target="app-x",
+        platform="linux_x86_64",
+        tree=Ref("made", "plain"),
+        checked=Ref("made", "checked"),
+    )
+    linked = LinkInfo(layer="app-x", install_target="app-x", platform="linux_x86_64", tree=tree, libraries=tree)
+
+    def made(ctx: RuleContext) -> tuple[object, ...]:
+        ctx.add(Action(label="made", mnemonic="Made", version=1, run=lambda execution: execution.node("x")))
+        return (linked, compiled)
+
+    found = {}
+    for bytecode in (False, True):
+        attrs = archive.ArchiveAttrs(
+            layer="app-x", platform="linux_x86_64", host="linux_x86_64", format=format_, bytecode=bytecode
+        )
+        target = Target(name="archive", rule=archive.archive, attrs=attrs, deps=("made",))
+        analysis = analyze([Target(name="made", rule=made), target])
+        ref = analysis.get("archive", ArchiveInfo).archive
+        action = analysis.graph.item(ref.label)
+        assert isinstance(action, Action)
+        found[bytecode] = ref if format_ == "dir" else action.inputs["tree"]
+    assert found == {False: tree, True: Ref("made", path)}
 
 
 def test_a_new_version_unpacked_over_a_used_old_one_runs_anew(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from fixed_stack import Made
 
 from strata_rules.archive import rule as archive
+from strata_rules.bytecode import layer as compiled
 from strata_rules.link import rule as link
 from strata_rules.lock import rule as lock
 from strata_rules.runtime import unpack
@@ -28,7 +29,16 @@ from strata_rules.wheel import unpack as wheel
 
 TABLE = Path(__file__).with_name("rule_versions.json")
 UPDATE = "STRATA_UPDATE_TABLE=1 python -m pytest tests/rules/test_rule_versions.py"
-RULES = {"Archive": archive, "Install": install, "Link": link, "Lock": lock, "Unpack": unpack, "Wheel": wheel}
+RULES = {
+    "Archive": archive,
+    "Compile": compiled,
+    "Install": install,
+    "Link": link,
+    "Lock": lock,
+    "Unpack": unpack,
+    "Wheel": wheel,
+}
+"""All but Bytecode: what that makes is an interpreter's, which is an input; `test_bytecode` has it twice."""
 
 
 Table: TypeAlias = dict[str, dict[str, dict[str, str]]]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 
-from strata_engine.action import Action, Execution, Input, Ref
+from strata_engine.action import Action, Execution, Input
 from strata_engine.tree import File, Node, Store, Tree, edit, entries
 from strata_rules.bytecode.interpreter import ENVIRONMENT, Module, Pyc, compiled, interpreter, runtime_inputs
 from strata_rules.bytecode.modules import FOLDER, bytecode_path, modules
@@ -31,7 +31,7 @@ _FLAGS = 4
 
 
 def compile_action(
-    label: str, link: LinkInfo, runtime: RuntimeInfo, made: Mapping[str, tuple[Input, Ref]], *, checked: bool
+    label: str, link: LinkInfo, runtime: RuntimeInfo, made: Mapping[str, tuple[Input, Input]], *, checked: bool
 ) -> Action:
     """Make the action for one layer. `made` has, by any name, trees and the outputs of their Bytecode actions."""
     inputs: dict[str, Input] = {"tree": link.tree, **runtime_inputs(runtime)}
