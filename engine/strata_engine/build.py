@@ -95,7 +95,7 @@ class Build:
             executor.close()
             self.store.cache.flush()
         seconds = time.monotonic() - begun
-        result = result_of(run, scheduler, seconds, graph, before)
+        result = result_of(run, scheduler, seconds, graph, before, earlier)
         if earlier is not None:
             result = joined(earlier, result)
         if last or result.exit_code:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 
 import msgspec
 
@@ -44,11 +44,18 @@ def told(settings: Settings) -> dict[str, str]:
 
 
 def result_of(
-    run: str, scheduler: Scheduler, seconds: float, graph: ActionGraph, before: Mapping[str, Past]
+    run: str,
+    scheduler: Scheduler,
+    seconds: float,
+    graph: ActionGraph,
+    before: Mapping[str, Past],
+    earlier: BuildResult | None = None,
 ) -> BuildResult:
-    """Give what a build came to; `before` is the history as it was when it began."""
-    by_label = scheduler.done
-    done = sorted(by_label.values(), key=lambda finished: finished.label)
+    """Give what a build came to; `before` is the history as it was when it began, `earlier` its first part."""
+    done = sorted(scheduler.done.values(), key=lambda finished: finished.label)
+    moved = {finished.label for finished in done if finished.outcome is not Outcome.UP_TO_DATE}
+    if earlier is not None:
+        moved |= {report.label for report in earlier.actions if report.outcome is not Outcome.UP_TO_DATE}
     counted = Counter(finished.outcome for finished in done)
     failures = [finished for finished in done if finished.outcome is Outcome.FAILED]
     first = scheduler.first_failure
@@ -65,7 +72,7 @@ def result_of(
         run=run,
         seconds=seconds,
         counts={outcome.value: counted[outcome] for outcome in Outcome},
-        actions=tuple(_report(finished, by_label, graph, before) for finished in done),
+        actions=tuple(_report(finished, moved, graph, before) for finished in done),
         diagnostics=tuple(diagnostics),
         artifacts={finished.label: finished.artifact for finished in done if finished.artifact is not None},
         exit_code=exit_code,
@@ -73,14 +80,8 @@ def result_of(
     )
 
 
-def _report(
-    finished: Finished, done: Mapping[str, Finished], graph: ActionGraph, before: Mapping[str, Past]
-) -> ActionReport:
+def _report(finished: Finished, moved: Set[str], graph: ActionGraph, before: Mapping[str, Past]) -> ActionReport:
     label, past = finished.label, before.get(finished.label)
-
-    def moved(labels: Iterable[str]) -> tuple[str, ...]:
-        return tuple(name for name in labels if name in done and done[name].outcome is not Outcome.UP_TO_DATE)
-
     idle = finished.outcome is Outcome.UP_TO_DATE
     item = graph.item(label)
     return ActionReport(
@@ -96,8 +97,8 @@ def _report(
         output=_named(finished.artifact),
         former=_named(past.artifact) if past is not None else "",
         origin="store" if finished.outcome is Outcome.CACHED else "",
-        upstream=() if idle or item is None else moved(needs(item)),
-        deciders=() if idle else moved(graph.deciders(label)),
+        upstream=() if idle or item is None else tuple(name for name in needs(item) if name in moved),
+        deciders=() if idle else tuple(name for name in graph.deciders(label) if name in moved),
     )
 
 

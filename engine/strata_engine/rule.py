@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from strata_engine.action import Action, Expansion
+from strata_engine.action import Action, Expansion, Ref
 from strata_engine.errors import InternalError, SpecError
 from strata_engine.graph import ActionGraph
 
 T = TypeVar("T")
 Providers: TypeAlias = tuple[object, ...]
+Annotate: TypeAlias = Callable[[Action], Action]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -32,10 +33,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class RuleContext:
     """What a rule is given."""
 
-    def __init__(self, target: Target, known: dict[str, Providers], graph: ActionGraph) -> None:
+    def __init__(self, target: Target, known: dict[str, Providers], graph: ActionGraph, annotate: Annotate) -> None:
         self.target = target
         self._known = known
         self._graph = graph
+        self._annotate = annotate
 
     def attrs(self, kind: type[T]) -> T:
         """Give the target's attributes. Raises InternalError where they are of another type."""
@@ -67,7 +69,15 @@ class RuleContext:
 
     def add(self, item: Action | Expansion) -> None:
         """Add an action or an expansion to the graph."""
-        self._graph.add(item)
+        if isinstance(item, Action):
+            self._graph.add(self._annotate(item))
+            return
+        annotate, expand = self._annotate, item.expand
+
+        def annotated(read: Callable[[Ref], bytes]) -> Iterable[Action | Expansion]:
+            return (annotate(made) if isinstance(made, Action) else made for made in expand(read))
+
+        self._graph.add(msgspec.structs.replace(item, expand=annotated))
 
     def item(self, label: str) -> Action | Expansion | None:
         """Give what the graph has under a label by now. For expansions: which rules have run is nobody's business."""
@@ -88,9 +98,14 @@ class Analysis(NamedTuple):
         raise InternalError.of("missing-provider", f"`{target}` gives no {kind.__name__}")
 
 
-def analyze(targets: Iterable[Target]) -> Analysis:
+def _as_it_is(action: Action) -> Action:
+    return action
+
+
+def analyze(targets: Iterable[Target], annotate: Annotate = _as_it_is) -> Analysis:
     """Run the rule of each target after those that it depends on.
 
+    `annotate` says of each action what rules do not know: where a person has written what it is made of.
     Raises SpecError for unknown and circular dependencies, and whatever rules raise.
     """
     by_name: dict[str, Target] = {}
@@ -106,7 +121,7 @@ def analyze(targets: Iterable[Target]) -> Analysis:
     providers: dict[str, Providers] = {}
     for name in _order(by_name):
         target = by_name[name]
-        providers[name] = target.rule(RuleContext(target, providers, graph))
+        providers[name] = target.rule(RuleContext(target, providers, graph, annotate))
     graph.validate()
     return Analysis(graph, providers)
 

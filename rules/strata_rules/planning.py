@@ -22,6 +22,7 @@ from strata_rules.download.credentials import credentials_of
 from strata_rules.lock.committed import CommittedLock, given_then
 from strata_rules.lock.parts import Given
 from strata_rules.metadata import module_hash
+from strata_rules.origins import annotator
 from strata_rules.platforms import host_platform
 from strata_rules.providers import ArchiveInfo, CompiledInfo, LinkInfo, RuntimeInfo
 from strata_rules.runtime import pin as pins
@@ -141,7 +142,8 @@ def make_plan(
         format=format,
     )
     _check_pythons(stack, setting)
-    return Plan(stack, setting, analyze(targets(stack, setting)), choices, modules)
+    analysis = analyze(targets(stack, setting), annotator(stack, setting.chosen, setting.host))
+    return Plan(stack, setting, analysis, choices, modules)
 
 
 def _given(layer: Layer, options: SessionOptions, build: Build, anew: frozenset[str]) -> Given:

@@ -372,7 +372,7 @@ def test_what_a_layer_says_of_itself(bench: Any) -> None:
     assert sorted(stack.action.inputs) == [
         "install",
         "libraries.json",
-        "lower/0000-framework-np@2/libraries.json",
+        "lower/0000-framework-np/libraries.json",
         "lower/0001-cpython/libraries.json",
         "modules/launch.py",
         "postinstall.py",

@@ -97,15 +97,20 @@ def link_action(
 ) -> Action:
     """Make the action; `lower` in the order of `sys.path`, the runtime last."""
     params: dict[str, Json] = {
-        "install_target": attrs.install_target,
+        "layer": attrs.layer,
         "kind": attrs.kind,
         "platform": attrs.platform,
         "python": runtime.python,
         "version": runtime.version,
-        "lower": [info.install_target for info in lower],
+        "lower": [info.layer for info in lower],
         "dynlib": attrs.dynlib,
         "dynlib_exclude": list(attrs.dynlib_exclude),
     }
+    # By layer, so that a new version is one change wherever the layer is named.
+    named = {attrs.layer: attrs.install_target} | {info.layer: info.install_target for info in lower}
+    versions: dict[str, Json] = {name: target for name, target in named.items() if name != target}
+    if versions:
+        params["install_targets"] = versions
     inputs: dict[str, Input] = {
         "install": installed.tree,
         "libraries.json": installed.libraries,
@@ -113,7 +118,7 @@ def link_action(
         "postinstall.py": Literal(Path(__file__).with_name("postinstall.py").read_bytes()),
     }
     for number, info in enumerate(lower):
-        inputs[f"lower/{number:04d}-{info.install_target}/libraries.json"] = info.libraries
+        inputs[f"lower/{number:04d}-{info.layer}/libraries.json"] = info.libraries
     if runtime.implementation != "cpython":
         params["implementation"] = runtime.implementation
     if attrs.launch is not None:
@@ -181,16 +186,17 @@ def run(execution: Execution) -> Tree:
 
 
 def _wanted(params: Mapping[str, Json]) -> _Wanted:
-    lower, exclude = params["lower"], params["dynlib_exclude"]
+    lower, exclude, named = params["lower"], params["dynlib_exclude"], params.get("install_targets", {})
     assert isinstance(lower, list)
     assert isinstance(exclude, list)
+    assert isinstance(named, dict)
     platform, python = str(params["platform"]), str(params["python"])
     return _Wanted(
-        target=str(params["install_target"]),
+        target=str(named.get(str(params["layer"]), params["layer"])),
         platform=platform,
         python=python,
         version=str(params["version"]),
-        lower=tuple(map(str, lower)),
+        lower=tuple(str(named.get(str(layer), layer)) for layer in lower),
         launcher=params["dynlib"] == "launcher",
         exclude=tuple(map(str, exclude)),
         launch_module=str(params.get("launch_module", "")),

@@ -1,0 +1,119 @@
+"""Where a person has written what actions are made of: parameters by their place in the stack file, or by whose output.
+
+Rules know no stack file, and text for people is in no key; so this is said of their actions afterwards. Subjects are
+`FILE#TABLE.NAME.FIELD`, as `venvstacks.toml#frameworks.numeric.requirements`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+
+import msgspec
+
+from strata_engine.action import Action
+from strata_rules.lock.request import LOCK_FOLDER
+from strata_rules.platforms import PLATFORMS
+from strata_rules.runtime.choose import Chosen, LocalChoice
+from strata_rules.spec.declared import CATEGORIES
+from strata_rules.spec.layers import MACOSX_DEPLOYMENT_TARGET
+from strata_rules.spec.load import Layer, Stack
+
+_FOR_PLATFORM = "["
+
+
+def annotator(stack: Stack, chosen: Mapping[tuple[str, str], Chosen], host: str) -> Callable[[Action], Action]:
+    """Give what says of each action of a stack where its parameters come from; `chosen` are the runtimes."""
+    origins = _Origins(stack, chosen, host)
+
+    def annotate(action: Action) -> Action:
+        layer_name, _, rest = action.label.partition("/")
+        layer = origins.layers.get(layer_name)
+        if layer is None:
+            return action
+        known, derived = origins.of(action.mnemonic, layer, rest.partition(_FOR_PLATFORM)[2].rstrip("]"))
+        return msgspec.structs.replace(action, origins=known, derived=derived)
+
+    return annotate
+
+
+class _Origins:
+    def __init__(self, stack: Stack, chosen: Mapping[tuple[str, str], Chosen], host: str) -> None:
+        self._host = host
+        self.layers = {layer.env_name: layer for layer in stack.layers}
+        self._chosen = chosen
+        self._file = PurePath(stack.file).name
+        table = stack.uv.table
+        uv_file = PurePath(table.document.file).name if table is not None else self._file
+        # In a file of its own the settings stand at its top.
+        at = ".".join(map(str, table.at)) if table is not None else "tool.uv"
+        self._uv = f"{uv_file}#{at}." if at else f"{uv_file}#"
+        self._strata = f"{self._file}#tool.strata"
+
+    def of(self, mnemonic: str, layer: Layer, details: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Give where the parameters of an action are written, and the labels that others were taken from."""
+        match mnemonic:
+            case "Lock":
+                return self._lock(layer), {}
+            case "Install":
+                strata = {"entry_points": f"{self._strata}.entry_points", "conflicts": f"{self._strata}.conflicts"}
+                return {**strata, "python": self._python(layer, details)}, {"order": f"{layer.env_name}/lock"}
+            case "Link":
+                return self._link(layer, details), self._versions(layer)
+            case "Archive":
+                format_ = f"{self._strata}.archive"
+                derived = {"prefix": f"{layer.env_name}/lock"} if layer.spec.versioned else {}
+                return {"format": f"{format_}.format", "level": f"{format_}.level"}, derived
+            case "Download":
+                return {"": self._python(layer, details)}, {}
+            case "Unpack" | "Capture":
+                return {"version": self._python(layer, details)}, {}
+            case _:
+                return {}, {}
+
+    def _field(self, layer: Layer, field: str) -> str:
+        key = next(category.key for category in CATEGORIES if category.kind == layer.kind)
+        return f"{self._file}#{key}.{layer.name}.{field}"
+
+    def _python(self, layer: Layer, details: str) -> str:
+        """Say what decides on a layer's Python: the stack file, or a pin of what this machine has."""
+        runtime = layer.runtime
+        platform = next((name for name in details.split(",") if name in PLATFORMS), self._host)
+        chosen = self._chosen.get((runtime.env_name, platform))
+        if isinstance(chosen, LocalChoice) and chosen.tree is not None:
+            return f"{LOCK_FOLDER}/{runtime.env_name}/runtime.{runtime.env_name}.json"
+        return self._field(runtime, "python_implementation")
+
+    def _lock(self, layer: Layer) -> dict[str, str]:
+        python = self._python(layer, "")
+        stated = "macosx_target" in layer.declared.table.values
+        own = self._field(layer, "package_indexes")
+        return {
+            "requirements": self._field(layer, "requirements"),
+            "platforms": self._field(layer, "platforms"),
+            "linux_target": self._field(layer, "linux_target"),
+            "macosx_target": self._field(layer, "macosx_target") if stated else f"${MACOSX_DEPLOYMENT_TARGET}",
+            "python": python,
+            "implementation": python,
+            "uv.settings": self._uv.rstrip(".#"),
+            "uv.index": f"{self._uv}index",
+            "uv.sources": f"{self._uv}sources",
+            **{f"uv.sources.{name}": f"{own}.{name}" for name in layer.package_indexes},
+        }
+
+    def _link(self, layer: Layer, details: str) -> dict[str, str]:
+        python = self._python(layer, details)
+        below = "frameworks" if "frameworks" in layer.declared.table.values else "runtime"
+        return {
+            "python": python,
+            "version": python,
+            "implementation": python,
+            "lower": self._field(layer, below),
+            "dynlib": f"{self._strata}.dynlib",
+            "dynlib_exclude": self._field(layer, "dynlib_exclude"),
+            "launch_module": self._field(layer, "launch_module"),
+        }
+
+    def _versions(self, layer: Layer) -> dict[str, str]:
+        versioned = (part for part in (layer, *layer.lower) if part.spec.versioned)
+        return {f"install_targets.{part.env_name}": f"{part.env_name}/lock" for part in versioned}
