@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from archives import Entry, differences
 
+from strata_rules.layout import DYNLIB_DIR
+
 BOOT = ("zzz_layers.pth", "zzz_layers.start", "_strata_boot.py")
 """The layers below are found relative to this one, so nothing has to be written where it is unpacked."""
 
@@ -21,7 +23,8 @@ def differences_of(theirs: Mapping[str, Entry], ours: Mapping[str, Entry], targe
     """Compare the archives of a layer: its folder is `target`, its Python is `X.Y`."""
     site = f"{target}/lib/python{python}/site-packages"
     expected = {path: entry for path, entry in theirs.items() if not _left_out(path, theirs, target)}
-    found = {path: entry for path, entry in ours.items() if path not in {f"{site}/{name}" for name in BOOT + DROPPED}}
+    only_ours = {f"{site}/{name}" for name in BOOT + DROPPED}
+    found = {path: entry for path, entry in ours.items() if path not in only_ours and not _numbered(path, target)}
     pyvenv = found.pop(f"{target}/pyvenv.cfg", None)
     # venvstacks writes it where the layer is unpacked, with the paths of that place.
     assert pyvenv is None or b"/" not in pyvenv.content
@@ -51,6 +54,12 @@ def _left_out(path: str, theirs: Mapping[str, Entry], target: str) -> bool:
         return not below
     # A link that `python -m venv` makes where systems have a `lib64`: nothing in a layer looks there.
     return inner == "lib64" and entry.content == b"lib"
+
+
+def _numbered(path: str, target: str) -> bool:
+    """Tell whether a member is the link of a library with a number in its name: venvstacks looks at suffixes."""
+    folder, _, name = path.rpartition("/")
+    return folder == f"{target}/{DYNLIB_DIR}" and not name.endswith(".so")
 
 
 def _starts_the_builders_python(inner: str, entry: Entry) -> bool:

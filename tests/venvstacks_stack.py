@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import WheelMaker
+from native import EXTENSION, compiled
 from venvstacks import Runtime
 
 from strata_rules.layout import CONFIG_PATH
@@ -31,7 +32,8 @@ requirements = []
 [[frameworks]]
 name = "A"
 runtime = "python"
-requirements = ["ina", "toolkit[extra]"]
+requirements = ["ina", "toolkit[extra]", "native"]
+dynlib_exclude = ["native/**/libleft.*"]
 
 [[frameworks]]
 name = "B"
@@ -93,7 +95,7 @@ name = "report"
 launch_module = "report"
 support_modules = ["shared/told.py", "shared/stories"]
 frameworks = ["B"]
-requirements = ["inx", "winonly; sys_platform == 'win32'", "linuxonly>=1; sys_platform == 'linux'"]
+requirements = ["inx", "usesnative", "winonly; sys_platform == 'win32'", "linuxonly>=1; sys_platform == 'linux'"]
 
 [[applications]]
 name = "plain"
@@ -160,6 +162,7 @@ packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributi
 print(json.dumps({
     "path": [place(os.path.realpath(p)) for p in sys.path],
     "packages": packages,
+    "native": __import__("_fooext").value() if who("_fooext") else None,
     "modules": {name: who(name) for name in "who toolkit rtlib linuxonly winonly told stories twice".split()},
     "prefixes": [place(os.path.realpath(getattr(sys, name))) for name in ("prefix", "exec_prefix", "base_prefix")],
     "executable": place(sys.executable),
@@ -254,6 +257,7 @@ def write_wheels(first: Path, second: Path) -> None:
     for machine in ("x86_64", "aarch64"):
         one("linuxonly", {"linuxonly.py": b""}, tag=f"py3-none-manylinux_2_17_{machine}")
     _write_toolkit(one)
+    _write_native(one)
 
 
 def _write_toolkit(make: WheelMaker) -> None:
@@ -282,3 +286,20 @@ def _write_toolkit(make: WheelMaker) -> None:
         "licenses/LICENSE": b"free",
     }
     make("toolkit", files, modes={"toolkit/run.sh": 0o100755, f"{data}/scripts/tool": 0o100755}, replace=replaced)
+
+
+def _write_native(make: WheelMaker) -> None:
+    """Make a wheel with shared libraries, and one with an extension module that needs one of them."""
+    source = "int bar(void) { return 42; }"
+    scratch = make.folder.parent / "native"
+    plain = compiled(scratch, "libplain.so", source, "-Wl,-soname,libplain.so")
+    files = {
+        "native/__init__.py": b"",
+        "native/libs/libplain.so": plain,
+        "native/libs/libleft.so": compiled(scratch, "libleft.so", "int left;", "-Wl,-soname,libleft.so"),
+        "native/libs/libnumbered.so.2": compiled(scratch, "a.so", "int two;", "-Wl,-soname,libnumbered.so.2"),
+        "native/_ext.abi3.so": compiled(scratch, "_ext.abi3.so", "int extension;"),
+    }
+    make("native", files)
+    extension = compiled(scratch, "_fooext.abi3.so", EXTENSION, f"-L{scratch}", "-lplain")
+    make("usesnative", {"_fooext.abi3.so": extension})

@@ -20,7 +20,7 @@ from venvstacks_members import differences_of
 from venvstacks_stack import LAYERS, ORDER, TARGETS, seen, write_sources, write_wheels
 
 from strata_engine.digest import digest_file
-from strata_rules.layout import CONFIG_PATH
+from strata_rules.layout import CONFIG_PATH, DYNLIB_DIR
 
 APPLICATIONS = ("app-empty", "app-report", "app-plain@1", "app-bare")
 
@@ -123,6 +123,14 @@ def test_archives_have_the_same_members(both: Both, target: str) -> None:
     assert differences_of(theirs, ours, target, both.tool.runtime.python) == []
 
 
+def test_libraries_are_offered_by_the_same_links(both: Both) -> None:
+    """But for the numbered one, which only Strata offers; the excluded one neither does."""
+    theirs, ours = (folder / DYNLIB_DIR for folder in both.folder("framework-A"))
+    assert {path.name for path in theirs.iterdir()} == {"libplain.so"}
+    assert {path.name for path in ours.iterdir()} == {"libplain.so", "libnumbered.so.2"}
+    assert (theirs / "libplain.so").readlink() == (ours / "libplain.so").readlink()
+
+
 def test_a_layer_says_the_same_of_itself(both: Both) -> None:
     for target in TARGETS:
         theirs, ours = both.folder(target)
@@ -166,6 +174,7 @@ def test_what_was_found_where(both: Both) -> None:
     report = modules["app-report"]
     assert report["who"] == f"app-report/{site}/who.py"
     assert (report["winonly"], report["linuxonly"]) == (None, f"app-report/{site}/linuxonly.py")
+    assert seen(both.ours_unpacked, "app-report")["native"] == 42
     assert report["stories"] == f"app-report/{site}/stories/__init__.py"
     plain = seen(both.ours_unpacked, "app-plain@1")
     assert plain["packages"]["twice"] == "2.0"
@@ -281,7 +290,7 @@ def test_locks_of_strata_are_valid_for_venvstacks(both: Both, tmp_path: Path) ->
     assert {path: data for path, data in lock_files(root).items() if "pylock." in path} == {
         path: data for path, data in before.items() if "pylock." in path
     }
-    both.tool.ok(root, "build", "venvstacks.toml")
+    both.tool.ok(root, "build", "--include", "app-report", "venvstacks.toml")
     assert seen(root / "_build", "app-report")["packages"] == seen(both.ours_unpacked, "app-report")["packages"]
 
 
