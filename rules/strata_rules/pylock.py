@@ -119,6 +119,29 @@ def check(document: Mapping[str, Any], file: str) -> Pylock:
         raise _bad(file, str(error)) from None
 
 
+def versions(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List name and version of a layer's own packages, those that can be read, however the document was mangled."""
+    packages = document.get("packages")
+    found = []
+    for entry in packages if isinstance(packages, list) else ():
+        name, version, marker = (
+            entry.get(key) if isinstance(entry, dict) else None for key in ("name", "version", "marker")
+        )
+        if not isinstance(name, str) or not isinstance(version, str) or _FROM_LOWER in str(marker):
+            continue
+        if is_normalized_name(name) and _is_version(version):
+            found.append((name, version))
+    return found
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
 def select(
     pylock: Pylock,
     *,

@@ -164,6 +164,13 @@ def test_an_edited_lock_is_never_valid(bench: Any, tmp_path: Path) -> None:
     assert edited is not None
     assert edited.id == "lock-edited"
     assert edited.place == Place("requirements/cpython-3.11/pylock.cpython-3_11.toml", 0)
+    # What no lock can say is an edit too, and the versions that can be read are kept.
+    text = lock.pylock_path.read_text()
+    odd = '[[packages]]\nname = "odd"\nversion = 3\n[[packages]]\nname = "more"\nversion = "2"\n'
+    lock.pylock_path.write_text(text.replace("nice-1.0-py3", "evil-1.0-py3") + odd)
+    assert lock.why_invalid(KEY) == ("the lock of `cpython-3.11` was changed by hand (`pylock.cpython-3_11.toml`)",)
+    assert lock.edited() == edited
+    assert lock.preferred() == (Pin("nice", "1.0"), Pin("more", "2"))
 
 
 def test_another_system_s_line_ends_are_no_edit(bench: Any, tmp_path: Path) -> None:

@@ -123,10 +123,10 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         if found.is_foreign:
             new[recorded.SECTION] = msgspec.to_builtins(self._seal(key, lock))
         if changed:
-            new["requirements_hash"] = recipes.requirements_hash(_document(lock))
+            new["requirements_hash"] = recipes.requirements_hash(_loaded(lock, ""))
         if found.recorded.other_inputs_hash not in self.asked.other_inputs_hashes:
             new["other_inputs_hash"] = self.asked.other_inputs_hashes[0]
-        self._write(self._derived(artifact, store) if changed or not found.is_foreign else {}, new)
+        self._write(self._derived(artifact, store) if changed or found.created_by == stale.OWN else {}, new)
         return new != document
 
     def known(self, store: Store) -> Artifact | None:
@@ -142,7 +142,7 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
     def warnings(self) -> tuple[Diagnostic, ...]:
         """Say what is doubtful about a lock that is used."""
         found = self._readable()
-        if found is None or found.pylock.created_by == stale.OWN or self.why_stale():
+        if found is None or found.created_by == stale.OWN or self.why_stale():
             return ()
         return (*self._unhashed_wheels(), *self._gaps(found))
 
@@ -167,11 +167,8 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
 
     def preferred(self) -> tuple[Pin, ...]:
         """List the pins of the lock as it stands, valid or not, for a resolution to keep where they still fit."""
-        data = _bytes(self.pylock_path, self._shown(self.pylock_path))
-        if data is None:
-            return ()
-        packages = pylock.parse(data, self._shown(self.pylock_path)).packages
-        return tuple(Pin(p.name, p.version) for p in packages if not p.from_lower_layer)
+        found = self._found()
+        return () if found is None else tuple(Pin(name, version) for name, version in pylock.versions(found.document))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -180,8 +177,13 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         data = _bytes(self.pylock_path, file)
         if data is None:
             return None
-        document, lock = _parsed(data, file)
-        return Found(data, document, lock, self._recorded())
+        found = Found(data, _loaded(data, file), self._recorded())
+        try:
+            return found._replace(pylock=_parsed(data, file))
+        except SpecError:
+            if found.is_edited:
+                return found
+            raise
 
     def _readable(self) -> Found | None:
         try:
@@ -215,7 +217,7 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         path = self._pylock_of(layer)
         try:
             data = _bytes(path, self._shown(path))
-            return None if data is None else pins_of(_parsed(data, self._shown(path))[1])
+            return None if data is None else pins_of(_parsed(data, self._shown(path)))
         except (HostError, SpecError):
             return None
 
@@ -290,7 +292,7 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         new: dict[str, Any] = {
             "lock_input_hash": asked.lock_input_hash,
             "other_inputs_hash": old.other_inputs_hash if old.other_inputs_hash in others else others[0],
-            "requirements_hash": recipes.requirements_hash(_document(lock)),
+            "requirements_hash": recipes.requirements_hash(_loaded(lock, "")),
             "version_inputs_hash": asked.version_inputs_hash,
             recorded.SECTION: msgspec.to_builtins(self._seal(key, lock)),
         }
@@ -362,13 +364,13 @@ def _metadata_path(root: Path, layer: str) -> Path:
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(data: bytes, file: str) -> tuple[Mapping[str, Any], pylock.Pylock]:
-    document = pylock.load(data, file)
-    return document, pylock.check(document, file)
+def _loaded(data: bytes, file: str) -> Mapping[str, Any]:
+    return pylock.load(data, file)
 
 
-def _document(lock: bytes) -> Mapping[str, Any]:
-    return _parsed(lock, "")[0]
+@functools.lru_cache(maxsize=256)
+def _parsed(data: bytes, file: str) -> pylock.Pylock:
+    return pylock.check(_loaded(data, file), file)
 
 
 def _plain(layer: str) -> str:

@@ -38,8 +38,14 @@ class Found(NamedTuple):
 
     data: bytes
     document: Mapping[str, Any]
-    pylock: Pylock
     recorded: Recorded | None
+    pylock: Pylock = Pylock("")
+    """What it says; nothing where someone has made something of it that no lock can say."""
+
+    @property
+    def created_by(self) -> str:
+        """Whose it says it is."""
+        return str(self.document.get("created-by", ""))
 
     @property
     def content(self) -> str:
@@ -57,7 +63,7 @@ class Found(NamedTuple):
         if self.recorded is None:
             return False
         seal = self.recorded.strata
-        if seal is not None and (seal.content == self.content or self.pylock.created_by == OWN):
+        if seal is not None and (seal.content == self.content or self.created_by == OWN):
             return seal.content != self.content
         return recipes.requirements_hash(self.document) != self.recorded.requirements_hash
 
@@ -140,7 +146,7 @@ def reasons(
             said.append(_rest(asked))
     if asked.versioned and recorded.version_inputs_hash != asked.version_inputs_hash:
         said.append(f"`{layer}` is versioned, and its modules have changed since it was locked")
-    if found.pylock.created_by != OWN:
+    if found.created_by != OWN:
         said += _gaps(found, asked)
     return said
 
