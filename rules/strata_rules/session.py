@@ -17,11 +17,16 @@ import msgspec
 from strata_engine.action import Placement
 from strata_engine.build import Build, BuildResult, open_build
 from strata_engine.cas import BlobLost
+from strata_engine.critical import critical_path
 from strata_engine.decision import Settings
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.events import Listener, Outcome, Warned
+from strata_engine.job_summary import markdown
 from strata_engine.picture import PictureGraph, PictureNode
+from strata_engine.recorded_graph import read_graph
+from strata_engine.run_record import short
+from strata_engine.why import Story
 from strata_engine.workspace import Workspace
 from strata_rules.export import check_places, exported, left_over
 from strata_rules.lock.committed import CommittedLock
@@ -205,6 +210,12 @@ class Session:
         )
         drawn = {node.label for node in nodes}
         return PictureGraph(nodes, tuple(edge for edge in graph.edges() if set(edge) <= drawn))
+
+    def job_summary(self, result: BuildResult) -> str:
+        """Tell of a build in Markdown."""
+        record = short(self._build.record(result, ""))
+        story, graph = Story([record]), read_graph(self._build.workspace)
+        return markdown(record, story.roots(), critical_path(record.actions), graph, result.diagnostics)
 
     def statuses(self) -> dict[str, LayerStatus]:
         """Say of each layer whether its lock is valid and which version it has."""

@@ -53,8 +53,8 @@ def test_only_what_ran_is_listed() -> None:
     assert transcript(BUILD, Detail()) == [
         "waiting for the workspace, held by process 4711 (strata build)",
         "warning[file-conflict]: `a` and `b` both have `x.py`",
-        "[ 3/11] executed fetch/numpy.whl in 0.4 s (16.6 MB)",
-        "[ 4/11] executed app-x/link in 0.4 s",
+        "[ 3/11] executed fetch/numpy.whl in 0.4 s (16.6 MB)  input-changed pylock.toml#numpy",
+        "[ 4/11] executed app-x/link in 0.4 s  input-changed src/report.py, +1",
         "4 actions: 1 up to date, 1 cached, 2 executed in 1.2 s",
     ]
 

@@ -6,7 +6,7 @@ it redraws. Text from outside (what a subprocess printed, names in wheels) is ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from strata_engine.console.state import BuildView
 from strata_engine.console.terminal import PLAIN, Paint, diagnostic_lines
 from strata_engine.errors import Diagnostic
 from strata_engine.events import ActionFinished, BuildFinished, Event, Outcome, Placed, Waiting, Warned
-from strata_engine.staleness import Reason
+from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.words import duration, outcome_word, printable, short, size, summary
 
 STYLES = {Outcome.EXECUTED: "good", Outcome.FAILED: "bad", Outcome.SKIPPED: "warn"}
@@ -24,6 +24,13 @@ FIRST_OUTPUT = 20
 """How many of the last lines of the first failed action's output are shown."""
 LATER_OUTPUT = 5
 """The same for those after it: with `--keep-going` the first is most often the cause."""
+
+
+INLINE = 60
+"""How many characters of a reason stand beside the action that ran for it."""
+
+TELLING = (ReasonCode.PARAMETER_CHANGED, ReasonCode.TOOL_CHANGED, ReasonCode.ENV_CHANGED, ReasonCode.PLATFORM_CHANGED)
+"""The reasons of which old and new say something: not digests."""
 
 
 class Detail(NamedTuple):
@@ -46,6 +53,18 @@ class Detail(NamedTuple):
 def reason_line(reason: Reason) -> str:
     """Give a reason for a person: old and new beside each other, digests cut short."""
     return printable(short(str(reason)))
+
+
+def inline_reason(reasons: Sequence[Reason], label: str) -> str:
+    """Give the reason that tells most, on what is left of a line, and how many there are besides; empty for none."""
+    if not reasons:
+        return ""
+    # What came from above is told beside the action above.
+    first = next((each for each in reasons if each.reason is not ReasonCode.UPSTREAM_CHANGED), reasons[0])
+    said = first if first.reason in TELLING else msgspec.structs.replace(first, old=None, new=None)
+    text = reason_line(_without_subject(said, label))
+    text = text if len(text) <= INLINE else f"{text[: INLINE - 1]}…"
+    return f"{text}, +{len(reasons) - 1}" if len(reasons) > 1 else text
 
 
 def _without_subject(reason: Reason, label: str) -> Reason:
@@ -119,7 +138,9 @@ class Transcript:
             return f"{text} because of {printable(event.because)}" if event.because else text
         if event.outcome in (Outcome.EXECUTED, Outcome.FAILED) and not self.detail.dry_run:
             text += f" in {duration(event.seconds)}"
-        return f"{text} ({size(event.bytes)})" if event.bytes else text
+        text += f" ({size(event.bytes)})" if event.bytes else ""
+        why = "" if self.detail.explain else inline_reason(event.reasons, event.label)
+        return f"{text}  {self.paint(why, 'faint')}" if why and event.outcome is Outcome.EXECUTED else text
 
     def _failure(self, event: ActionFinished) -> list[str]:
         self._failures += 1

@@ -6,6 +6,7 @@ printed afterwards comes after its last line.
 
 from __future__ import annotations
 
+import os
 import os.path
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,17 @@ import msgspec
 
 from strata_engine.build import BuildResult
 from strata_engine.decision import Settings as BuildSettings
+from strata_engine.errors import Diagnostic
 from strata_engine.events import Outcome
 from strata_rules.cli.given import Given
 from strata_rules.cli.options import Settings
+from strata_rules.cli.output import say_diagnostic
 from strata_rules.cli.stack_file import find_stack_file
 from strata_rules.selection import NO_WISHES, Wish, Wishes
 from strata_rules.session import Session, SessionOptions, open_session
+
+JOB_SUMMARY = "GITHUB_STEP_SUMMARY"
+"""The variable that names the file to which GitHub's jobs add what their page is to show."""
 
 Document: TypeAlias = Callable[[BuildResult], str]
 
@@ -105,9 +111,21 @@ def built(
     ):
         result = work(session)
         console.tell(result.diagnostics)
+        if (summary := os.environ.get(JOB_SUMMARY)) and not given.dry_run:
+            _append(Path(summary), session.job_summary(result), settings)
         if document is not None:
             _remember(settings, given, session, result, document)
     return result
+
+
+def _append(path: Path, text: str, settings: Settings) -> None:
+    """Add to the job's summary; a CI service that gives no place to write to is no reason to fail."""
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{text}\n")
+    except OSError as error:
+        unwritten = f"cannot write the job summary to `{path}`: {error.strerror}"
+        say_diagnostic(Diagnostic("no-job-summary", unwritten, severity="warning"), settings)
 
 
 def _remember(settings: Settings, given: Given, session: Session, result: BuildResult, document: Document) -> None:
