@@ -12,7 +12,7 @@ import sys
 
 def null_build(argv: list[str]) -> int | None:
     """Answer a build that has nothing to do and give its exit code, or None where the full way must look."""
-    if not {"build", "publish"}.intersection(argv):
+    if not {"build", "local-export", "publish"}.intersection(argv):
         return None
     from strata_rules.null import find_answer, note  # noqa: PLC0415 - only these commands pay for it
 
