@@ -18,7 +18,7 @@ from strata_engine.digest import Stamp, stamp
 from strata_engine.errors import Diagnostic, HostError
 from strata_engine.snapshot import is_damaged, pack, prune
 from strata_engine.workspace import Workspace, write_atomically
-from strata_rules import null, uv
+from strata_rules import null
 
 _PACKAGES = ("strata_engine", "strata_rules")
 
@@ -44,6 +44,9 @@ def ask(argv: list[str]) -> Asked | None:
 
 def program_files() -> list[str]:
     """List what this program is made of: its modules, uv, and the folders where a package of another version shows."""
+    # Here and not above: what only reads records comes through this module, and would pay for all that uv's needs.
+    from strata_rules import uv  # noqa: PLC0415 - see the comment above
+
     files = []
     for name in _PACKAGES:
         for folder, _, found in os.walk(Path(str(sys.modules[name].__file__)).parent):

@@ -40,8 +40,8 @@ BUILD = record(
 )
 
 
-def roots(story: Story, label: str | None = None) -> list[tuple[Reason, tuple[str, ...], int, float]]:
-    return [tuple(root) for root in story.roots(label)]
+def roots(story: Story, *labels: str) -> list[tuple[Reason, tuple[str, ...], int, float]]:
+    return [tuple(root) for root in story.roots(*labels)]
 
 
 def test_a_chain_leads_to_every_cause_nearest_first() -> None:
@@ -148,3 +148,50 @@ def test_the_last_run_of_a_label_is_found_behind_builds_that_did_not_run_it() ->
     assert [each.run for each in found if each is not None] == ["r", "r", "3"]
     assert last_run_of(records, "unknown") is None
     assert last_run_of([], None) is None
+
+
+def test_what_a_lock_made_earlier_selects_is_there_because_of_that_lock() -> None:
+    deciders = dict.fromkeys(("fetch/new", "wheel/new", "app/install"), ("app/lock",))
+    removed = Reason(ReasonCode.INPUT_REMOVED, "wheels/old", "1", None)
+    locked = record(report("app/lock", PIN), run="1")
+    built = record(
+        report("fetch/new", first("fetch/new"), previous=""),
+        report("wheel/new", first("wheel/new"), upstream=("fetch/new",), previous=""),
+        report("app/install", removed, Reason(ReasonCode.INPUT_ADDED, "wheel/new", None, "2")),
+        run="2",
+    )
+    assert roots(Story([locked, built], deciders=lambda: deciders)) == [(PIN, ("app/lock",), 3, 3.0)]
+    other = record(report("app/install[win_amd64]", first("app/install[win_amd64]"), previous=""), run="3")
+    deciders["app/install[win_amd64]"] = ("app/lock",)
+    asked = Story([locked, built, other], deciders=lambda: deciders)
+    assert [root.reason for root in asked.roots()] == [first("app/install[win_amd64]")], "the lock is not new to it"
+
+
+def test_a_way_is_the_shortest_and_begins_at_the_cause() -> None:
+    build = record(
+        report("lock", PIN),
+        report("install", upstream("lock")),
+        report("link", upstream("install"), upstream("lock")),
+        report("archive", upstream("link")),
+    )
+    story = Story([build])
+    assert [cause.report.label for cause in story.way(["archive"], PIN)] == ["lock", "link", "archive"]
+    assert story.way(["archive"], EDIT) == []
+    assert story.tops(["lock", "archive", "install"]) == ["archive"]
+    assert story.tops(["lock"]) == ["lock"]
+
+
+def test_many_causes_of_one_kind_are_told_as_one() -> None:
+    build = record(*(report(f"w{n}", first(f"w{n}"), seconds=2.0) for n in range(4)), report("link", EDIT))
+    groups = Story([build]).groups(most=3)
+    assert [(len(group.reasons), group.actions, group.seconds) for group in groups] == [(4, 4, 8.0), (1, 1, 1.0)]
+    assert [cause.report.label for cause in groups[0].first] == ["w0", "w1", "w2", "w3"]
+    assert len(Story([build]).groups(most=4)) == 5
+
+
+def test_cutoffs_of_a_label_are_those_its_causes_had_reached() -> None:
+    build = record(
+        report("a", PIN, output="x", former="x"), report("b", EDIT, output="y", former="y"), report("top", PIN)
+    )
+    assert Story([build]).cutoffs() == ["a", "b"]
+    assert Story([build]).cutoffs("top") == ["a"]

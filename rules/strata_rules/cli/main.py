@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
@@ -58,6 +57,9 @@ Exit codes:
 
 def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
     if value and not ctx.resilient_parsing:
+        # Here and not above: it is a quarter of what `graph why` would import.
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - see the comment above
+
         try:
             number = version("stratabuild")
         except PackageNotFoundError:

@@ -46,7 +46,7 @@ def command(arguments: tuple[str, ...], *, as_json: bool) -> None:
         raise SpecError.of("no-history", what, hint="`strata build` leaves a record of every build")
     story = why.Story(records, records.index(record))
     causes = story.chain(label) if label is not None else []
-    roots = story.roots(label)
+    roots = story.roots(*([label] if label is not None else []))
     if as_json:
         _document(record, label, causes, roots)
     else:
