@@ -57,20 +57,24 @@ class BlobWriter(Protocol):
         """Put the blob into the store and name it. Raises ValueError, storing nothing, where the hash is another."""
 
 
-class Store(Protocol):
-    """Content by digest. Everything read has been verified; everything written is there when the call returns.
-
-    Reading raises `BlobLost` (in `cas`) where a blob is missing or corrupt; writing raises HostError.
-    """
+class Reader(Protocol):
+    """Content by digest, to be read. Raises `BlobLost` (in `cas`) where a blob is missing or corrupt."""
 
     def load(self, digest: Digest) -> Directory:
         """Read one Directory."""
 
-    def save(self, directory: Directory) -> Digest:
-        """Write one Directory."""
-
     def get(self, digest: Digest) -> bytes:
         """Read a blob into memory."""
+
+
+class Store(Reader, Protocol):
+    """Content by digest. Everything read has been verified; everything written is there when the call returns.
+
+    Writing raises HostError.
+    """
+
+    def save(self, directory: Directory) -> Digest:
+        """Write one Directory."""
 
     def open(self, digest: Digest) -> BinaryIO:
         """Open a blob for reading, seekable."""
@@ -130,7 +134,7 @@ def _conflict(path: str, first: str, second: str) -> Diagnostic:
     return Diagnostic("merge-conflict", f"`{first}` and `{second}` both have `{path}`, with different content")
 
 
-def entries(store: Store, tree: Tree, prefix: str = "") -> Iterator[Entry]:
+def entries(store: Reader, tree: Tree, prefix: str = "") -> Iterator[Entry]:
     """Walk a tree, parents before children, each folder's entries in byte order of their names.
 
     The tree itself is not among them; `prefix` is put before each path, with a `/` between.
@@ -142,7 +146,7 @@ def entries(store: Store, tree: Tree, prefix: str = "") -> Iterator[Entry]:
             yield from entries(store, node, base + name)
 
 
-def lookup(store: Store, tree: Tree, path: str) -> Node | None:
+def lookup(store: Reader, tree: Tree, path: str) -> Node | None:
     """Find what stands at `path` ("" is the tree itself), following no symlinks."""
     node: Node = tree
     for name in path.split("/") if path else ():
@@ -291,7 +295,7 @@ class _Merging:
         return chosen
 
 
-def diff(store: Store, old: Tree, new: Tree) -> Iterator[Change]:
+def diff(store: Reader, old: Tree, new: Tree) -> Iterator[Change]:
     """List the files and symlinks that differ, in path order; equal subtrees are not opened.
 
     A folder is listed only where one side has it empty, so that `edit` with all changes gives the new tree exactly.
@@ -299,7 +303,7 @@ def diff(store: Store, old: Tree, new: Tree) -> Iterator[Change]:
     yield from _diff(store, old, new, "")
 
 
-def _diff(store: Store, old: Tree, new: Tree, base: str) -> Iterator[Change]:
+def _diff(store: Reader, old: Tree, new: Tree, base: str) -> Iterator[Change]:
     before, after = dict(listing(store, old)), dict(listing(store, new))
     for name in sorted(before.keys() | after.keys()):
         left, right = before.get(name), after.get(name)
@@ -316,7 +320,7 @@ def _diff(store: Store, old: Tree, new: Tree, base: str) -> Iterator[Change]:
             yield from _diff(store, inside[0], inside[1], path + "/")
 
 
-def blobs(store: Store, tree: Tree) -> Iterable[Digest]:
+def blobs(store: Reader, tree: Tree) -> Iterable[Digest]:
     """List every digest reachable from `tree`, Directories included, each once."""
     seen = {tree.root}
     waiting = [tree.root]
@@ -334,7 +338,7 @@ def blobs(store: Store, tree: Tree) -> Iterable[Digest]:
                 yield file.digest
 
 
-def total_size(store: Store, tree: Tree) -> int:
+def total_size(store: Reader, tree: Tree) -> int:
     """Add up the sizes of the files, each as often as it occurs."""
     sizes: dict[Digest, int] = {}
 
@@ -348,7 +352,7 @@ def total_size(store: Store, tree: Tree) -> int:
     return size(tree.root)
 
 
-def case_clashes(store: Store, tree: Tree) -> list[tuple[str, str]]:
+def case_clashes(store: Reader, tree: Tree) -> list[tuple[str, str]]:
     """List the paths that a file system which ignores case or Unicode form takes for one, in pairs, in path order.
 
     Where two folders clash, what is in them is not compared further.
@@ -364,7 +368,7 @@ def case_clashes(store: Store, tree: Tree) -> list[tuple[str, str]]:
     return clashes
 
 
-def listing(store: Store, tree: Tree) -> list[tuple[str, Node]]:
+def listing(store: Reader, tree: Tree) -> list[tuple[str, Node]]:
     """List what is directly in a folder, by name."""
     directory = store.load(tree.root)
     members: list[tuple[str, Node]] = [(file.name, File(file.digest, file.is_executable)) for file in directory.files]
