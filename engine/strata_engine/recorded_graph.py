@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from strata_engine.action import Action, Placement, Source, SourceTree
+from strata_engine.action import Action, Input, Placement, Ref, Source, SourceTree
 from strata_engine.graph import ActionGraph, needs
 from strata_engine.workspace import Workspace, write_atomically
 
@@ -33,6 +33,12 @@ class RecordedAction(msgspec.Struct, frozen=True, array_like=True):
     places: tuple[str, ...] = ()
     """Where its output is put, as the workspace names it."""
     pool: str = "cpu"
+    inputs: dict[str, str] = {}
+    """What each of its inputs is: a label, a source (a folder ends with `/`), or nothing that has a name."""
+    origins: dict[str, str] = {}
+    """As the action's own: the subjects that a person knows its parameters by."""
+    derived: dict[str, str] = {}
+    """As the action's own: the labels that its parameters were taken from."""
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -75,8 +81,17 @@ def _known(
         item = graph.item(label)
         if isinstance(item, Action):
             there = tuple(places.get(label, old[label].places if label in old else ()))
+            inputs = {name: _named(workspace, source) for name, source in item.inputs.items()}
             found[label] = RecordedAction(
-                item.mnemonic, needs(item), graph.deciders(label), _sources(workspace, item), there, item.pool
+                mnemonic=item.mnemonic,
+                needs=needs(item),
+                deciders=graph.deciders(label),
+                sources=tuple(inputs[name] for name, source in item.inputs.items() if _is_source(source)),
+                places=there,
+                pool=item.pool,
+                inputs=inputs,
+                origins=dict(item.origins),
+                derived=dict(item.derived),
             )
         else:
             waiting.append(label)
@@ -89,14 +104,17 @@ def _known(
     return found
 
 
-def _sources(workspace: Workspace, action: Action) -> tuple[str, ...]:
-    found = []
-    for source in action.inputs.values():
-        match source:
-            case Source(path=path):
-                found.append(workspace.relative(workspace.root / Path(path)))
-            case SourceTree(path=path):
-                found.append(workspace.relative(workspace.root / Path(path)) + "/")
-            case _:
-                pass
-    return tuple(found)
+def _is_source(source: Input) -> bool:
+    return isinstance(source, Source | SourceTree)
+
+
+def _named(workspace: Workspace, source: Input) -> str:
+    match source:
+        case Ref(label=label):
+            return label
+        case Source(path=path):
+            return workspace.relative(workspace.root / Path(path))
+        case SourceTree(path=path):
+            return workspace.relative(workspace.root / Path(path)) + "/"
+        case _:
+            return ""

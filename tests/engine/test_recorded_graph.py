@@ -44,11 +44,20 @@ def test_who_reads_what_who_decides_and_where_it_goes(site: Site) -> None:
     result = site.build(items(), ["link"], {"out/link": "link"})
     assert result.exit_code == 0
     assert read_graph(Workspace(site.root)) == {
-        "lock": RecordedAction("Combine", sources=("names",)),
+        "lock": RecordedAction("Combine", sources=("names",), inputs={"names": "names"}),
         "fetch/x": RecordedAction("Combine", deciders=("lock",)),
         "fetch/y": RecordedAction("Combine", deciders=("lock",)),
-        "install": RecordedAction("Combine", ("fetch/x", "fetch/y"), ("lock",)),
-        "link": RecordedAction("Combine", ("install",), sources=("src/",), places=("out/link",), pool="network"),
+        "install": RecordedAction(
+            "Combine", ("fetch/x", "fetch/y"), ("lock",), inputs={"from/fetch/x": "fetch/x", "from/fetch/y": "fetch/y"}
+        ),
+        "link": RecordedAction(
+            "Combine",
+            ("install",),
+            sources=("src/",),
+            places=("out/link",),
+            pool="network",
+            inputs={"from/install": "install", "src": "src/"},
+        ),
     }
 
 
