@@ -19,7 +19,7 @@ from strata_engine.build import Build, BuildResult, open_build
 from strata_engine.cas import BlobLost
 from strata_engine.critical import critical_path
 from strata_engine.decision import Settings
-from strata_engine.digest import Digest
+from strata_engine.digest import Digest, Stamp
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.events import Listener, Outcome, Warned
 from strata_engine.job_summary import markdown
@@ -251,6 +251,10 @@ class Session:
         except OSError:
             # A snapshot saves time and nothing else.
             return
+
+    def seen(self) -> dict[str, Stamp]:
+        """Give the stamps of what this build read, and of what it wrote as it left it."""
+        return {**self._build.sources.observed, **stamp_at_rest(self._outputs)}
 
     def _idle_record(self, result: BuildResult) -> str:
         """Give the record of a build that a snapshot answers, without its name and its time."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from strata_engine.build import BuildResult
+from strata_engine.console.terminal import is_terminal
+from strata_engine.digest import Stamp
 from strata_engine.events import Outcome
 from strata_rules.cli.completion import complete_labels
 from strata_rules.cli.given import BUILDING, RELATED, Given, accepted_quietly, given_options, labels_argument
@@ -16,9 +21,10 @@ from strata_rules.cli.options import command as declare
 from strata_rules.cli.output import document_text, emit
 from strata_rules.cli.report import result_fields, with_stack
 from strata_rules.cli.session_call import build_settings, built, wishes_of
-from strata_rules.cli.stack_file import split_arguments
+from strata_rules.cli.stack_file import find_stack_file, split_arguments
 from strata_rules.cli.status import show_stack
 from strata_rules.selection import Wish
+from strata_rules.session import Session
 
 WORK_FOUND = 4
 """The exit code of `--check` where something would run."""
@@ -30,6 +36,7 @@ WORK_FOUND = 4
 @click.option("--publish/--no-publish", default=False, help="Write archives and metadata, too.")
 @click.option("--clean/--no-clean", default=False, help="Put every output in its place anew, whatever stands there.")
 @click.option("--check/--no-check", default=False, help="Do nothing; exit with 4 if anything would run.")
+@click.option("--watch/--no-watch", default=False, help="Build again whenever something that was read has changed.")
 @click.option(
     "--force",
     metavar="LABEL",
@@ -54,6 +61,7 @@ def command(
     publish: bool,
     clean: bool,
     check: bool,
+    watch: bool,
 ) -> int:
     """Bring the layers of a stack up to date: lock what has no valid lock, fetch, install, link.
 
@@ -80,11 +88,16 @@ def command(
         fields = {"dry_run": given.dry_run, **result_fields(result), "exit_code": code(result)}
         return document_text("strata.build", 1, with_stack(fields, stack))
 
+    def work(session: Session) -> BuildResult:
+        return session.build(labels, build_settings(given, force), publish=publish, clean=clean)
+
+    if watch:
+        _watch(settings, spec, given, lambda saw: built(settings, spec, given, work, wishes=wishes, saw=saw))
     result = built(
         settings,
         spec,
         given,
-        lambda session: session.build(labels, build_settings(given, force), publish=publish, clean=clean),
+        work,
         wishes=wishes,
         # What is asked for in any case is no matter for a snapshot.
         document=None if force or clean or given.reset_lock or stack is not None else document,
@@ -92,6 +105,19 @@ def command(
     if given.as_json:
         emit(document(result))
     return code(result)
+
+
+def _watch(
+    settings: Settings, spec: str | None, given: Given, once: Callable[[Callable[[Mapping[str, Stamp]], None]], object]
+) -> NoReturn:
+    """Build until interrupted."""
+    if given.as_json or given.dry_run:
+        raise click.UsageError("`--watch` builds for a person who looks on: `--json`, `--dry-run` and `--check` do not")
+    # Here and not above: only this pays for it.
+    from strata_rules.cli.watch import watch  # noqa: PLC0415 - see the comment above
+
+    root = find_stack_file(spec, Path.cwd()).absolute().parent
+    watch(root, once, settings, terminal=is_terminal(sys.stderr))
 
 
 def _may_lock(*asked: bool | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import os.path
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ import msgspec
 
 from strata_engine.build import BuildResult
 from strata_engine.decision import Settings as BuildSettings
+from strata_engine.digest import Stamp
 from strata_engine.errors import Diagnostic
 from strata_engine.events import Outcome
 from strata_rules.cli.given import Given
@@ -98,18 +99,23 @@ def built(
     wishes: Wishes = NO_WISHES,
     brief: bool = False,
     document: Document | None = None,
+    saw: Callable[[Mapping[str, Stamp]], None] | None = None,
 ) -> BuildResult:
     """Open the session, do `work` in it under a console, and say the errors that no event brought.
 
     With `document`, which gives what `--json` writes for a result, the next identical command may be answered by a
-    snapshot of this one.
+    snapshot of this one. `saw` is told what the build read and wrote, by stamps.
     """
     path = find_stack_file(spec, Path.cwd())
     with (
         settings.open_console(explain=given.explain, dry_run=given.dry_run, brief=brief) as console,
         open_session(path, session_options(given), listeners=(console,), wishes=wishes) as session,
     ):
-        result = work(session)
+        try:
+            result = work(session)
+        finally:
+            if saw is not None:
+                saw(session.seen())
         console.tell(result.diagnostics)
         if (summary := os.environ.get(JOB_SUMMARY)) and not given.dry_run:
             _append(Path(summary), session.job_summary(result), settings)
