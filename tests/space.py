@@ -157,7 +157,7 @@ class Space:
     def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Give the environment of a command: what asks for other behaviour in the tests' own is left out."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("STRATA_", "UV_", "PYTHON", "PIP_"))}
-        for name in ("CI", "GITHUB_ACTIONS", "FORCE_COLOR", "NO_COLOR", "COLUMNS"):
+        for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "FORCE_COLOR", "NO_COLOR", "COLUMNS"):
             kept.pop(name, None)
         return {**kept, "STRATA_CACHE_DIR": str(self.store), **self.environ, **(more or {})}
 

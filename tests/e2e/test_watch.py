@@ -130,6 +130,6 @@ def test_on_a_terminal_each_cycle_has_the_screen(built: Space) -> None:
 
 @pytest.mark.parametrize("option", ["--json", "--dry-run", "--check"])
 def test_what_a_watching_build_cannot_do(built: Space, option: str) -> None:
-    done = built.run("build", "--watch", option)
+    done = built.strata("build", "--watch", option)
     assert done.code == 2
     assert "error[usage]: `--watch` builds for a person who looks on" in done.stderr
