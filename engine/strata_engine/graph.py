@@ -63,7 +63,7 @@ class ActionGraph:
         label = item.label
         there = self._items.get(label)
         if there is not None:
-            if _same(there, item):
+            if same(there, item):
                 return False
             raise SpecError.of(
                 "duplicate-action",
@@ -275,7 +275,7 @@ def _comparable(source: Input) -> object:
     return ("tree", source.path) if isinstance(source, SourceTree) else source
 
 
-def _same(first: Item, second: Item) -> bool:
+def same(first: Item, second: Item) -> bool:
     """Tell whether two items would come to the same key, as far as analysis knows."""
     if isinstance(first, Action) and isinstance(second, Action):
         if first.scope is second.scope is Scope.FIXED_OUTPUT:

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -31,6 +32,34 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
 
     stamp: Stamp
     digest: Digest
+
+
+class Reads(Protocol):
+    """How a build reads what actions are made from."""
+
+    @property
+    def workspace(self) -> Workspace:
+        """Whose root names of files start from."""
+        ...
+
+    def file(self, path: str | Path) -> File:
+        """Name a file as an input."""
+        ...
+
+    def tree(
+        self,
+        store: Store,
+        path: str | Path,
+        accept: Callable[[str, bool], bool] | None = None,
+        *,
+        follow: bool = False,
+    ) -> Tree:
+        """Capture a folder as an input. Raises SpecError, HostError."""
+        ...
+
+    def heal(self, store: Store, digest: Digest) -> bool:
+        """Put a source file into the store again; False when no source seen in this build has this content."""
+        ...
 
 
 class Sources:

@@ -24,11 +24,13 @@ class Workspace(NamedTuple):
     """The root folder that labels, sources and placements are relative to."""
 
     root: Path
+    part: str = ""
+    """A folder of its own in the state folder, for who shares the root with a workspace and nothing else."""
 
     @property
     def state(self) -> Path:
         """Where this workspace keeps what it knows; everything in it may be deleted at any time."""
-        return self.root / STATE_FOLDER
+        return self.root / STATE_FOLDER / self.part
 
     def relative(self, path: Path | str) -> str:
         """Name a path for people and keys: relative to the root and posix, absolute where it lies outside."""
