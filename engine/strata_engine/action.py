@@ -187,6 +187,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Where parameters come from, by their path or the beginning of it: `path#key`, a variable. For people alone."""
     derived: Mapping[str, str] = {}
     """Parameters that were taken from the output of another action, by their path: that one's label."""
+    members: Mapping[str, str] = {}
+    """Inputs that are there because a list names them, by the folder that they are in: where a person has written it.
+
+    Their names are `FOLDER/NNNN-MEMBER` or `FOLDER/NNNN-MEMBER.json`, in the order of the list.
+    """
+    presence: str = ""
+    """The parameter that decides by being empty or not whether the action has most of its others, and inputs."""
 
 
 class Expansion(msgspec.Struct, frozen=True, kw_only=True, eq=False):

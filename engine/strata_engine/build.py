@@ -9,6 +9,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import anyio
 
@@ -22,13 +23,13 @@ from strata_engine.errors import HostError, host_error
 from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Waiting, Warned
 from strata_engine.executor import Executor
 from strata_engine.graph import ActionGraph, check_placements
-from strata_engine.history import History
+from strata_engine.history import History, Pasts
 from strata_engine.recorded_graph import record_graph
 from strata_engine.results import Finished
 from strata_engine.revision import revision
 from strata_engine.run_record import RunRecord
 from strata_engine.scheduler import Scheduler
-from strata_engine.sources import Sources
+from strata_engine.sources import Reads, Sources
 from strata_engine.store import LocalStore, open_store, store_folder
 from strata_engine.tree import Artifact
 from strata_engine.workspace import Workspace, command_line, exclusive
@@ -37,20 +38,39 @@ GOODBYE_SECONDS = 1.0
 """How long the second signal waits for consoles."""
 
 
+class Shared(NamedTuple):
+    """What a build of several workspaces goes by in the place of its own past and sources."""
+
+    pasts: Pasts
+    reads: Reads
+
+
 class Build:
     """An opened workspace and store. Made by `open_build`."""
 
-    def __init__(self, workspace: Workspace, store: LocalStore, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        store: LocalStore,
+        listeners: Sequence[Listener],
+        shared: Shared | None = None,
+    ) -> None:
         self.workspace = workspace
         self.store = store
         self._trace = trace.Recorder()
         self._listeners: tuple[Listener, ...] = (self._trace, *listeners)
         self._lock = threading.Lock()
         self.sources = Sources(workspace)
+        self.history: Pasts
+        self._reads: Reads
         self.version = ""
         """What run records are to call the program."""
-        self.history = History(workspace.state / "history")
-        for warning in (self.history.warning, self.sources.warning):
+        if shared is not None:
+            self.history, self._reads = shared
+            return
+        history = History(workspace.state / "history")
+        self.history, self._reads = history, self.sources
+        for warning in (history.warning, self.sources.warning):
             if warning is not None:
                 self.emit(Warned(warning))
 
@@ -81,12 +101,14 @@ class Build:
         graph.validate()
         check_placements(placements)
         run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
+        # The parts of a build are one build, in the history too.
+        self.history.run = run = earlier.run if earlier is not None else run
         started, begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
         wanted = list(wanted)
         wanted_items = [graph.item(label) for label in graph.closure(wanted)]
         self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items)))
         before = self.history.labels().copy()
-        decider = Decider(self.store.cas, self.store.cache, self.sources, self.history, settings, placements)
+        decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, self.emit)
         scheduler = Scheduler(graph, decider, executor, self.emit, self.store.locks)
         try:
@@ -104,14 +126,16 @@ class Build:
             self.emit(BuildFinished(result.seconds, result.counts, result.interrupted))
         return result
 
-    def look(self, graph: ActionGraph, wanted: Iterable[str]) -> dict[str, Finished]:
+    def look(
+        self, graph: ActionGraph, wanted: Iterable[str], placements: Sequence[Placement] = ()
+    ) -> dict[str, Finished]:
         """Decide about the wanted labels in silence and execute nothing; the graph grows by what is known by now.
 
         Gives `executed` for what would run.
         """
         graph.validate()
         settings = Settings(dry_run=True)
-        decider = Decider(self.store.cas, self.store.cache, self.sources, self.history, settings, ())
+        decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, _silent)
         scheduler = Scheduler(graph, decider, executor, _silent, self.store.locks)
         _drive(scheduler, executor, list(wanted), (), _silent)
@@ -178,6 +202,7 @@ def open_build(
     store: LocalStore | None = None,
     *,
     reading: bool = False,
+    shared: Shared | None = None,
 ) -> Iterator[Build]:
     """Open a workspace for building: its lock is held until the end, unless nothing but `look` is to be called.
 
@@ -202,8 +227,9 @@ def open_build(
         if opened is None:
             opened = open_store(store_folder(), lambda diagnostic: tell(Warned(diagnostic)))
             stack.callback(opened.close)
-        known.remember(opened.folder, workspace)
-        yield Build(workspace, opened, listeners)
+        if shared is None:
+            known.remember(opened.folder, workspace)
+        yield Build(workspace, opened, listeners, shared)
 
 
 def _silent(_: Event) -> None:

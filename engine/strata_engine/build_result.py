@@ -94,6 +94,7 @@ def _report(finished: Finished, moved: Set[str], graph: ActionGraph, before: Map
         bytes=finished.bytes,
         because=finished.because,
         previous=str(past.key) if past is not None else "",
+        since=past.run if past is not None and not idle else "",
         output=_named(finished.artifact),
         former=_named(past.artifact) if past is not None else "",
         origin="store" if finished.outcome is Outcome.CACHED else "",

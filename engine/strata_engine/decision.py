@@ -17,11 +17,15 @@ from strata_engine.action_cache import ActionCache, Corrupt, Hit, Lookup, Missin
 from strata_engine.cas import BlobLost, Cas
 from strata_engine.digest import ABSENT, stamp
 from strata_engine.errors import Diagnostic, SpecError
-from strata_engine.history import History, Past, PlacedOutput
+from strata_engine.history import Past, Pasts, PlacedOutput
 from strata_engine.key import Key, compute
-from strata_engine.sources import Sources
+from strata_engine.recorded_graph import RecordedAction, read_graph
+from strata_engine.sources import Reads
 from strata_engine.staleness import Reason, ReasonCode, explain
 from strata_engine.tree import Artifact, File, Node, lookup, total_size
+
+EVICTED = Reason(ReasonCode.EVICTED, "store")
+"""The store has lost what it knew of an action: it was emptied, or is another one. One loss, whatever it hits."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +77,8 @@ class Decider:
         self,
         cas: Cas,
         cache: ActionCache,
-        sources: Sources,
-        history: History,
+        sources: Reads,
+        history: Pasts,
         settings: Settings,
         placements: Sequence[Placement],
     ) -> None:
@@ -83,6 +87,7 @@ class Decider:
         self.sources = sources
         self.history = history
         self.settings = settings
+        self._recorded: Mapping[str, RecordedAction] | None = None
         self._placements: dict[str, list[Placement]] = {}
         for placement in placements:
             self._placements.setdefault(placement.ref.label, []).append(placement)
@@ -145,9 +150,15 @@ class Decider:
             case Corrupt():
                 return must_run(ReasonCode.CACHE_ENTRY_CORRUPT)
             case Missing():
-                if past is not None and past.artifact is not None and past.key == key.digest:
-                    return must_run(ReasonCode.CACHE_ENTRY_MISSING)
-                return must_run()
+                return MustRun(key, inputs, (*self._missing(action, key, past), *must_run().reasons))
+
+    def _missing(self, action: Action, key: Key, past: Past | None) -> tuple[Reason, ...]:
+        """Say that the result of the last build here is not in the store any more, where it was one."""
+        if past is None or past.artifact is None or past.key != key.digest:
+            return ()
+        # Where not even the question is known any more, that is the store's loss and not this result's.
+        known = not self.cas.missing((key.digest,))
+        return (Reason(ReasonCode.CACHE_ENTRY_MISSING, action.label) if known else EVICTED,)
 
     def _locked(self, action: Action, committed: Committed, key: Key, past: Past | None) -> Decision:
         """Take what is committed, or refuse: nothing may replace it."""
@@ -238,10 +249,21 @@ class Decider:
             return failed
         self.keep(key)
         try:
-            found = explain(self.cas, past.key, key.digest, action, self.sources.workspace.relative)
+            relative = self.sources.workspace.relative
+            found = explain(self.cas, past.key, key.digest, action, relative, lambda name: self._source(action, name))
         except (BlobLost, ValueError):
-            found = (Reason(ReasonCode.EVICTED, action.label, past.key.hash[:12], key.digest.hash[:12]),)
+            found = (EVICTED,)
         return (*failed, *found)
+
+    def _source(self, action: Action, name: str) -> str:
+        """Give the file or folder that an input was which is there no more, where the last builds' graph knows it."""
+        if self._recorded is None:
+            self._recorded = read_graph(self.sources.workspace)
+        there = self._recorded.get(action.label)
+        last = name.rpartition("/")[2]
+        sources = [path.rstrip("/") for path in there.sources] if there is not None else []
+        found = [path for path in sources if path.rpartition("/")[2] == last]
+        return found[0] if len(found) == 1 else name
 
     def keep(self, key: Key) -> None:
         """Put the blobs that explain a key into the store."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -32,6 +33,8 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
     """How long it took when it was last executed."""
     bytes: int = 0
     """The size of its files together."""
+    run: str = ""
+    """The build that last looked at it."""
 
     @property
     def artifact(self) -> Artifact | None:
@@ -66,11 +69,56 @@ class _State(msgspec.Struct, array_like=True):
     """By path as the file system has it: a path need not be text."""
 
 
+class Pasts(Protocol):
+    """What a build asks of history, and tells it."""
+
+    run: str
+    """The build that records what follows."""
+
+    def past(self, label: str) -> Past | None:
+        """Give what is known of a label."""
+        ...
+
+    def labels(self) -> dict[str, Past]:
+        """Give all that is known, by label."""
+        ...
+
+    def record(self, label: str, past: Past) -> None:
+        """Note how a label ended."""
+        ...
+
+    def seconds(self) -> dict[str, float]:
+        """Give the recorded duration of each label that was ever executed."""
+        ...
+
+    def placed(self, path: Path) -> PlacedOutput | None:
+        """Give what was last put at a place, whatever stands there now."""
+        ...
+
+    def intact(self, path: Path, artifact: Artifact) -> bool:
+        """Tell whether `artifact` still stands at `path`."""
+        ...
+
+    def record_placed(self, path: Path, artifact: Artifact) -> None:
+        """Note what has been put at a place."""
+        ...
+
+    def forget_placed(self, path: Path) -> None:
+        """Trust nothing that stands at a place."""
+        ...
+
+    def save(self) -> None:
+        """Keep it. Raises OSError."""
+        ...
+
+
 class History:
     """The history of one workspace, held in memory while a build runs."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.run = ""
+        """The build that records what follows."""
         self.warning: Diagnostic | None = None
         self._state = self._load()
 
@@ -101,7 +149,7 @@ class History:
 
     def record(self, label: str, past: Past) -> None:
         """Note how a label ended."""
-        self._state.labels[label] = past
+        self._state.labels[label] = msgspec.structs.replace(past, run=self.run)
 
     def seconds(self) -> dict[str, float]:
         """Give the recorded duration of each label that was ever executed here."""

@@ -39,6 +39,8 @@ class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
     because: str = ""
     previous: str = ""
     """The key of the last build here, if there was one."""
+    since: str = ""
+    """The build that had last looked at it: what changed after that is what this one found changed."""
     output: str = ""
     """`HASH/SIZE` of what came of it: a blob, or the root directory of a tree."""
     former: str = ""

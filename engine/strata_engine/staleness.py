@@ -17,7 +17,7 @@ import msgspec
 from strata_engine import codec
 from strata_engine.action import Action, Input, Ref, Source, SourceTree
 from strata_engine.digest import Digest
-from strata_engine.tree import File, Node, Store, Symlink, Tree, diff, listing, lookup
+from strata_engine.tree import File, Node, Reader, Symlink, Tree, diff, listing, lookup
 
 
 class ReasonCode(StrEnum):
@@ -68,38 +68,57 @@ _Leaf: TypeAlias = str | tuple[str, ...]
 """A parameter's value: text, or a list of texts."""
 
 _WORD = re.compile(r"[\w.-]+")
+_NUMBER = re.compile(r"^\d+-")
 
 Describe: TypeAlias = Callable[[str], str]
 
 
-def explain(store: Store, old: Digest, new: Digest, action: Action, describe: Describe) -> tuple[Reason, ...]:
+def explain(
+    store: Reader, old: Digest, new: Digest, action: Action, describe: Describe, removed: Describe = str
+) -> tuple[Reason, ...]:
     """List every difference between two keys of one label.
 
-    `describe` turns a Source's path into the subject that a person knows. Raises `BlobLost` where the old Action is
-    no longer kept.
+    `describe` turns a Source's path into the subject that a person knows, `removed` the name of an input that is gone.
+    Raises `BlobLost` where the old Action is no longer kept.
     """
     before, after = (codec.decode_action(store.get(key)) for key in (old, new))
-    reasons = _command_reasons(store, before.command_digest, after.command_digest, action)
-    reasons += _platform_reasons(dict(before.platform), dict(after.platform))
+    commands = [codec.decode_command(store.get(side.command_digest)) for side in (before, after)]
+    reasons, reshaped = _command_reasons(commands[0], commands[1], action)
+    reasons += _platform_reasons(dict(before.platform), dict(after.platform), reshaped=reshaped)
     if before.salt != after.salt:
         reasons.append(Reason(ReasonCode.SALT_CHANGED, "salt", before.salt.decode(), after.salt.decode()))
-    reasons += _input_reasons(store, Tree(before.input_root_digest), Tree(after.input_root_digest), action, describe)
-    return tuple(reasons)
+    roots = _Roots(store, Tree(before.input_root_digest), Tree(after.input_root_digest), reshaped=reshaped)
+    reasons += _input_reasons(roots, action, describe, removed)
+    # One change may be told by a parameter and by the inputs that it decides on.
+    return tuple(dict.fromkeys(reasons))
 
 
-def _command_reasons(store: Store, old: Digest, new: Digest, action: Action) -> list[Reason]:
-    if old == new:
-        return []
-    before, after = (codec.decode_command(store.get(digest)) for digest in (old, new))
+def _command_reasons(before: codec.Command, after: codec.Command, action: Action) -> tuple[list[Reason], bool]:
+    """Compare commands; also tell whether what the action is made of at all has changed.
+
+    Then what only one side has belongs to that change: what a new version of a rule wants to know is no change of
+    its own, nor is all that an action looks at once it is to do anything.
+    """
+    if before == after:
+        return [], False
     if len(before.arguments) != 4 or len(after.arguments) != 4 or before.arguments[1] != after.arguments[1]:
         sides = (" ".join(side.arguments[:2]) for side in (before, after))
-        return [Reason(ReasonCode.DEFINITION_CHANGED, origin(action, "") or action.label, *sides)]
+        return [Reason(ReasonCode.DEFINITION_CHANGED, origin(action, "") or action.label, *sides)], True
+    params: list[dict[str, object]] = [json.loads(side.arguments[3]) for side in (before, after)]
     reasons = []
-    if before.arguments[2] != after.arguments[2]:
+    reshaped = before.arguments[2] != after.arguments[2]
+    if reshaped:
         reasons.append(Reason(ReasonCode.RULE_CHANGED, after.arguments[1], before.arguments[2], after.arguments[2]))
-    reasons += _parameter_reasons(action, *(_flat(json.loads(side.arguments[3]) or None) for side in (before, after)))
-    reasons += _compare(ReasonCode.ENV_CHANGED, dict(before.environment_variables), dict(after.environment_variables))
-    return reasons
+    began = bool(action.presence) and len({bool(side.get(action.presence)) for side in params}) > 1
+    reshaped |= began
+    if reshaped:
+        both = {*(params[0].keys() & params[1].keys()), action.presence}
+        params = [{name: value for name, value in side.items() if name in both} for side in params]
+    reasons += _parameter_reasons(action, *(_flat(side or None) for side in params))
+    environments = (dict(side.environment_variables) for side in (before, after))
+    # Which variables are set is never a rule's doing.
+    reasons += _compare(ReasonCode.ENV_CHANGED, *environments, reshaped=began)
+    return reasons, reshaped
 
 
 def _parameter_reasons(action: Action, old: dict[str, _Leaf], new: dict[str, _Leaf]) -> Iterator[Reason]:
@@ -113,11 +132,16 @@ def _parameter_reasons(action: Action, old: dict[str, _Leaf], new: dict[str, _Le
             yield Reason(ReasonCode.UPSTREAM_CHANGED, action.derived[label], _text(before), _text(after))
             continue
         subject = origin(action, name) or name
-        pairs = [(_text(before), _text(after))]
         if isinstance(before, tuple) and isinstance(after, tuple):
-            pairs = list(_elements(before, after)) or pairs
-        for one, other in pairs:
-            yield Reason(ReasonCode.PARAMETER_CHANGED, subject, one, other)
+            yield from _list_reasons(subject, before, after)
+        else:
+            yield Reason(ReasonCode.PARAMETER_CHANGED, subject, _text(before), _text(after))
+
+
+def _list_reasons(subject: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Reason]:
+    """Say each element that left a list or came into it, or that it has another order."""
+    for one, other in list(_elements(old, new)) or [(_text(old), _text(new))]:
+        yield Reason(ReasonCode.PARAMETER_CHANGED, subject, one, other)
 
 
 def origin(action: Action, parameter: str) -> str | None:
@@ -155,18 +179,19 @@ def _text(leaf: _Leaf | None) -> str | None:
     return json.dumps(leaf, ensure_ascii=False) if isinstance(leaf, tuple) else leaf
 
 
-def _platform_reasons(old: dict[str, str], new: dict[str, str]) -> list[Reason]:
+def _platform_reasons(old: dict[str, str], new: dict[str, str], *, reshaped: bool) -> list[Reason]:
     def tools(side: dict[str, str], *, wanted: bool) -> dict[str, str]:
         return {name.removeprefix("tool:"): v for name, v in side.items() if name.startswith("tool:") is wanted}
 
     return [
-        *_compare(ReasonCode.TOOL_CHANGED, tools(old, wanted=True), tools(new, wanted=True)),
-        *_compare(ReasonCode.PLATFORM_CHANGED, tools(old, wanted=False), tools(new, wanted=False)),
+        *_compare(ReasonCode.TOOL_CHANGED, tools(old, wanted=True), tools(new, wanted=True), reshaped=reshaped),
+        *_compare(ReasonCode.PLATFORM_CHANGED, tools(old, wanted=False), tools(new, wanted=False), reshaped=reshaped),
     ]
 
 
-def _compare(code: ReasonCode, old: dict[str, str], new: dict[str, str]) -> list[Reason]:
-    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+def _compare(code: ReasonCode, old: dict[str, str], new: dict[str, str], *, reshaped: bool) -> list[Reason]:
+    known = old.keys() & new.keys() if reshaped else old.keys() | new.keys()
+    names = sorted(name for name in known if old.get(name) != new.get(name))
     return [Reason(code, name, old.get(name), new.get(name)) for name in names]
 
 
@@ -185,19 +210,66 @@ def _flat(value: object, path: str = "") -> dict[str, _Leaf]:
     return {path: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
 
 
-def _input_reasons(store: Store, old: Tree, new: Tree, action: Action, describe: Describe) -> list[Reason]:
+class _Roots:
+    """Two input roots, of which all is compared that counts."""
+
+    def __init__(self, store: Reader, old: Tree, new: Tree, *, reshaped: bool) -> None:
+        self.store = store
+        self.old = old
+        self.new = new
+        tops = [{name for name, _ in listing(store, side)} for side in (old, new)] if old != new else [set(), set()]
+        self._left_out = tops[0] ^ tops[1] if reshaped else set()
+
+    def counts(self, name: str) -> bool:
+        """Tell whether an input is to be compared, by its name."""
+        return name.partition("/")[0] not in self._left_out
+
+
+def _input_reasons(roots: _Roots, action: Action, describe: Describe, removed: Describe) -> list[Reason]:
     """Compare input roots, each difference under the declared input that it belongs to."""
+    if roots.old == roots.new:
+        return []
     # Several inputs may be parts of one output: its change is one reason.
     reasons: dict[Reason, None] = {}
+    renamed: dict[str, str | None] = {}
+    for group, subject in action.members.items():
+        if roots.counts(group):
+            before, after = (_members(roots.store, side, group) for side in (roots.old, roots.new))
+            if [*before] != [*after]:
+                reasons |= dict.fromkeys(_list_reasons(subject, (*before,), (*after,)))
+            renamed |= {f"{group}/{name}": before.get(member) for member, name in after.items()}
     for name in sorted(action.inputs):
-        before, after = (lookup(store, side, name) for side in (old, new))
-        if before != after:
-            reasons |= dict.fromkeys(_differences(store, name, action.inputs[name], before, after, describe))
-    return [*reasons, *_removed(store, old, new, action, "")]
+        if not roots.counts(name):
+            continue
+        former = _former_name(name, action.members, renamed)
+        if former is None:
+            continue
+        before_node, after_node = lookup(roots.store, roots.old, former), lookup(roots.store, roots.new, name)
+        if before_node != after_node:
+            found = _differences(roots.store, name, action.inputs[name], before_node, after_node, describe)
+            reasons |= dict.fromkeys(found)
+    return [*reasons, *_removed(roots, roots.old, roots.new, action, removed)]
+
+
+def _members(store: Reader, root: Tree, group: str) -> dict[str, str]:
+    """List who is in a group of inputs, in order, each with the name of its entry: `0001-NAME`, `0001-NAME.json`."""
+    folder = lookup(store, root, group)
+    names = [name for name, _ in listing(store, folder)] if isinstance(folder, Tree) else []
+    return {_NUMBER.sub("", name).removesuffix(".json"): name for name in names}
+
+
+def _former_name(name: str, groups: Mapping[str, str], renamed: Mapping[str, str | None]) -> str | None:
+    """Give the name that an input had, which in a group has a number; None for a new member: that is told already."""
+    group = next((group for group in groups if name.startswith(f"{group}/")), None)
+    if group is None:
+        return name
+    entry, slash, rest = name[len(group) + 1 :].partition("/")
+    former = renamed.get(f"{group}/{entry}")
+    return f"{group}/{former}{slash}{rest}" if former is not None else None
 
 
 def _differences(
-    store: Store, name: str, source: Input, old: Node | None, new: Node | None, describe: Describe
+    store: Reader, name: str, source: Input, old: Node | None, new: Node | None, describe: Describe
 ) -> Iterator[Reason]:
     code = ReasonCode.INPUT_ADDED if old is None else ReasonCode.INPUT_CHANGED
     match source:
@@ -216,17 +288,19 @@ def _differences(
             yield Reason(code, name, _short(old), _short(new))
 
 
-def _removed(store: Store, old: Tree, new: Tree, action: Action, base: str) -> Iterator[Reason]:
+def _removed(
+    roots: _Roots, old: Tree, new: Tree, action: Action, removed: Describe, base: str = ""
+) -> Iterator[Reason]:
     """List what the old input root has beside all inputs that are declared now; their own changes are told already."""
-    before, after = (dict(listing(store, side)) for side in (old, new))
+    before, after = (dict(listing(roots.store, side)) for side in (old, new))
     for name, node in before.items():
         path, there = base + name, after.get(name)
-        if path in action.inputs or node == there:
+        if path in action.inputs or path in action.members or node == there or not roots.counts(path):
             continue
         if isinstance(node, Tree) and isinstance(there, Tree):
-            yield from _removed(store, node, there, action, f"{path}/")
+            yield from _removed(roots, node, there, action, removed, f"{path}/")
         else:
-            yield Reason(ReasonCode.INPUT_REMOVED, path, _short(node), None)
+            yield Reason(ReasonCode.INPUT_REMOVED, removed(path), _short(node), None)
 
 
 def _short(node: Node | None) -> str | None:

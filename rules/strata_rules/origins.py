@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
 import msgspec
+from packaging.utils import canonicalize_name
 
 from strata_engine.action import Action
 from strata_rules.lock.request import LOCK_FOLDER
@@ -32,7 +33,14 @@ def annotator(stack: Stack, chosen: Mapping[tuple[str, str], Chosen], host: str)
         if layer is None:
             return action
         known, derived = origins.of(action.mnemonic, layer, rest.partition(_FOR_PLATFORM)[2].rstrip("]"))
-        return msgspec.structs.replace(action, origins=known, derived=derived)
+        return msgspec.structs.replace(
+            action,
+            origins=known,
+            derived=derived,
+            members=origins.members(action.mnemonic, layer),
+            # A lock of nothing asks for nothing, so that nothing changes it.
+            presence="requirements" if action.mnemonic == "Lock" else "",
+        )
 
     return annotate
 
@@ -71,6 +79,15 @@ class _Origins:
             case _:
                 return {}, {}
 
+    def members(self, mnemonic: str, layer: Layer) -> dict[str, str]:
+        """Give where it is written which layers' outputs an action reads."""
+        folder = {"Lock": "pins", "Link": "lower"}.get(mnemonic)
+        return {folder: self._below(layer)} if folder is not None else {}
+
+    def _below(self, layer: Layer) -> str:
+        """Say where it is written what a layer stands on."""
+        return self._field(layer, "frameworks" if "frameworks" in layer.declared.table.values else "runtime")
+
     def _field(self, layer: Layer, field: str) -> str:
         key = next(category.key for category in CATEGORIES if category.kind == layer.kind)
         return f"{self._file}#{key}.{layer.name}.{field}"
@@ -87,10 +104,10 @@ class _Origins:
     def _lock(self, layer: Layer) -> dict[str, str]:
         python = self._python(layer, "")
         stated = "macosx_target" in layer.declared.table.values
-        own = self._field(layer, "package_indexes")
+        named = {name: _first_with(layer, "package_indexes", name) for name in layer.package_indexes}
         return {
             "requirements": self._field(layer, "requirements"),
-            "platforms": self._field(layer, "platforms"),
+            "platforms": self._field(_first_with(layer, "platforms"), "platforms"),
             "linux_target": self._field(layer, "linux_target"),
             "macosx_target": self._field(layer, "macosx_target") if stated else f"${MACOSX_DEPLOYMENT_TARGET}",
             "python": python,
@@ -98,17 +115,18 @@ class _Origins:
             "uv.settings": self._uv.rstrip(".#"),
             "uv.index": f"{self._uv}index",
             "uv.sources": f"{self._uv}sources",
-            **{f"uv.sources.{name}": f"{own}.{name}" for name in layer.package_indexes},
+            **{
+                f"uv.sources.{name}": f"{self._field(where, 'package_indexes')}.{name}" for name, where in named.items()
+            },
         }
 
     def _link(self, layer: Layer, details: str) -> dict[str, str]:
         python = self._python(layer, details)
-        below = "frameworks" if "frameworks" in layer.declared.table.values else "runtime"
         return {
             "python": python,
             "version": python,
             "implementation": python,
-            "lower": self._field(layer, below),
+            "lower": self._below(layer),
             "dynlib": f"{self._strata}.dynlib",
             "dynlib_exclude": self._field(layer, "dynlib_exclude"),
             "launch_module": self._field(layer, "launch_module"),
@@ -117,3 +135,13 @@ class _Origins:
     def _versions(self, layer: Layer) -> dict[str, str]:
         versioned = (part for part in (layer, *layer.lower) if part.spec.versioned)
         return {f"install_targets.{part.env_name}": f"{part.env_name}/lock" for part in versioned}
+
+
+def _first_with(layer: Layer, field: str, name: str = "") -> Layer:
+    """Find who has written a field, or a name in it, that layers have from those below; the runtime if nobody has."""
+    for each in (layer, *layer.lower):
+        written = each.declared.table.values.get(field)
+        names = map(canonicalize_name, written) if name and isinstance(written, Mapping) else ()
+        if name in names if name else written is not None:
+            return each
+    return layer.runtime

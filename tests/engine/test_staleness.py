@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from builds import make
 from conftest import Bench
@@ -100,14 +101,19 @@ C = ReasonCode
             [Reason(C.TOOL_CHANGED, "uv", "0.8", "0.9"), Reason(C.PLATFORM_CHANGED, "libc", "2.36", "2.39")],
         ),
         (
-            {},
-            {"version": 2, "params": {"python": "3.13"}, "environment": {}, "platform": {"tool:uv": "1", "cpu": "x"}},
+            {"params": {"python": "3.12", "old": "1", "uv": {"a": "1"}}, "platform": {"tool:gcc": "1", "cpu": "x"}},
+            {
+                "version": 2, "params": {"python": "3.13", "new": "1", "uv": {"b": "1"}}, "environment": {},
+                "platform": {"tool:uv": "1", "cpu": "y"},
+            },
+            # What the new version alone wants to know is no change of its own.
             [
                 Reason(C.RULE_CHANGED, "Install", "v1", "v2"),
                 Reason(C.PARAMETER_CHANGED, "python", "3.12", "3.13"),
+                Reason(C.PARAMETER_CHANGED, "uv.a", "1", None),
+                Reason(C.PARAMETER_CHANGED, "uv.b", None, "1"),
                 Reason(C.ENV_CHANGED, "LANG", "C", None),
-                Reason(C.TOOL_CHANGED, "uv", None, "1"),
-                Reason(C.PLATFORM_CHANGED, "cpu", None, "x"),
+                Reason(C.PLATFORM_CHANGED, "cpu", "x", "y"),
             ],
         ),
     ],
@@ -232,6 +238,63 @@ def test_inputs_that_come_and_go_are_one_reason_each(explained: Explained) -> No
         Reason(C.INPUT_REMOVED, "src", digest, None),
         Reason(C.INPUT_REMOVED, "wheels/a", digest, None),
         Reason(C.INPUT_REMOVED, "x", short("x"), None),
+    ]
+
+
+def test_inputs_that_come_and_go_with_a_new_rule_belong_to_it(explained: Explained) -> None:
+    e = explained
+    before: dict[str, Node] = {"src/a": e.file("a"), "src/b": e.file("b"), "boot": e.file("1"), "old/x": e.file("x")}
+    after: dict[str, Node] = {"src/a": e.file("2"), "src/c": e.file("c"), "boot": e.file("2"), "new/y": e.file("y")}
+    inputs = {name: Source(name) for name in after}
+    assert e(action(), before, action(version=2, inputs=inputs), after) == [
+        Reason(C.RULE_CHANGED, "Install", "v1", "v2"),
+        Reason(C.INPUT_CHANGED, "./boot", short("1"), short("2")),
+        Reason(C.INPUT_CHANGED, "./src/a", short("a"), short("2")),
+        Reason(C.INPUT_ADDED, "./src/c", None, short("c")),
+        Reason(C.INPUT_REMOVED, "src/b", short("b"), None),
+    ]
+
+
+def test_an_action_that_begins_to_do_anything_does_so_for_one_reason(explained: Explained) -> None:
+    idle = action(params={"names": [], "python": "3.12"}, environment={}, presence="names")
+    busy = action(
+        params={"names": ["a"], "python": "3.13", "uv": {"x": "1"}}, environment={"E": "1"}, presence="names",
+        platform={"tool:uv": "1"}, inputs={"pins": Ref("low/lock")},
+    )  # fmt: skip
+    pins: dict[str, Node] = {"pins": explained.file("pins")}
+    told = [
+        Reason(C.PARAMETER_CHANGED, "names", None, "a"),
+        Reason(C.PARAMETER_CHANGED, "python", "3.12", "3.13"),
+    ]
+    assert explained(idle, {}, busy, pins) == told
+    assert explained(busy, pins, idle, {}) == [
+        Reason(reason.reason, reason.subject, reason.new, reason.old) for reason in told
+    ]
+    more = msgspec.structs.replace(busy, params=dict(busy.params) | {"names": ["a", "b"], "uv": {}})
+    assert [reason.subject for reason in explained(busy, pins, more, pins)] == ["names", "uv", "uv.x"]
+
+
+def test_who_is_in_a_numbered_list_of_inputs_is_told_as_that_list(explained: Explained) -> None:
+    e, subject = explained, "stack.toml#app.frameworks"
+    members = {"lower": subject}
+
+    def side(*layers: str, changed: str = "") -> tuple[Action, dict[str, Node]]:
+        names = {f"lower/{number:04}-{layer}/facts.json": layer for number, layer in enumerate(layers)}
+        inputs = {name: Ref(f"{layer}/link", "facts") for name, layer in names.items()}
+        nodes = {name: e.file(layer + "!" * (layer == changed)) for name, layer in names.items()}
+        params = {"lower": list(layers)}
+        return action(params=params, inputs=inputs, members=members, origins={"lower": subject}), {**nodes}
+
+    def told(old: tuple[Action, dict[str, Node]], new: tuple[Action, dict[str, Node]]) -> list[Reason]:
+        return e(*old, *new)
+
+    assert told(side("a", "b", "base"), side("b", "c", "base")) == [
+        Reason(C.PARAMETER_CHANGED, subject, "a", None), Reason(C.PARAMETER_CHANGED, subject, None, "c"),
+    ]  # fmt: skip
+    assert told(side("a", "b"), side("b", "a")) == [Reason(C.PARAMETER_CHANGED, subject, '["a", "b"]', '["b", "a"]')]
+    assert told(side("a", "base"), side("a", "b", "base", changed="base")) == [
+        Reason(C.PARAMETER_CHANGED, subject, None, "b"),
+        Reason(C.UPSTREAM_CHANGED, "base/link", short("base"), short("base!")),
     ]
 
 

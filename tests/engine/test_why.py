@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from strata_engine.events import Outcome
 from strata_engine.run_record import ActionReport, RunRecord
 from strata_engine.staleness import Reason, ReasonCode
@@ -101,15 +103,57 @@ def test_of_a_first_build_what_comes_first_is_the_cause() -> None:
 def test_what_an_earlier_build_had_brought_up_to_date_is_told_from_its_record() -> None:
     earlier = record(report("lock", PIN), report("install", upstream("lock")), run="1")
     between = record(run="2")
-    later = record(report("link", upstream("install")), run="3")
+    later = record(report("link", upstream("install"), since="0"), run="3")
     story = Story([earlier, between, later])
     assert [(cause.report.label, cause.run) for cause in story.chain("link")] == [
         ("link", "3"), ("install", "1"), ("lock", "1"),
     ]  # fmt: skip
     assert roots(story) == [(PIN, ("lock",), 1, 1.0)]
-    done = record(report("lock", PIN), report("link", EDIT, key="link-1"), run="1")
-    own = Story([done, record(report("link", upstream("lock")), run="2")])
+    done = record(report("lock", PIN), report("link", EDIT), run="1")
+    own = Story([done, record(report("link", upstream("lock"), since="1"), run="2")])
     assert roots(own) == [(upstream("lock"), ("link",), 1, 1.0)], "that change had reached it already"
+
+
+def test_all_changes_since_an_action_was_last_looked_at_are_its_causes() -> None:
+    pins = [msgspec.structs.replace(PIN, new=str(number)) for number in range(4)]
+
+    def changed(number: int, former: str, output: str) -> RunRecord:
+        return record(report("lock", pins[number], former=former, output=output), run=f"r{number}")
+
+    def causes(*earlier: RunRecord) -> set[Reason]:
+        story = Story([seen, *earlier, record(report("link", upstream("lock"), since="0"), run="last")])
+        return {root.reason for root in story.roots()}
+
+    seen = record(report("lock", pins[0], former="", output="a"), report("link", upstream("lock")), run="0")
+    assert causes(changed(1, "a", "b"), record(run="idle"), changed(2, "b", "c")) == {pins[1], pins[2]}
+    # What ran and came out as before, and what was taken back, changed nothing.
+    assert causes(changed(1, "a", "b"), changed(2, "b", "b")) == {pins[1]}
+    assert causes(changed(1, "a", "b"), changed(2, "b", "a"), changed(3, "a", "d")) == {pins[3]}
+    both = [report("lock", pins[3], former="b", output="d"), report("link", upstream("lock"), since="0")]
+    assert {root.reason for root in Story([seen, changed(1, "a", "b"), record(*both)]).roots("link")} == {*pins[1::2]}
+
+
+def test_what_failed_runs_again_for_what_it_had_run_for() -> None:
+    failed = Reason(ReasonCode.PREVIOUS_FAILED, "link")
+    broke = record(report("link", EDIT, outcome=Outcome.FAILED, output=""), run="1")
+    still = record(report("link", failed, outcome=Outcome.FAILED, output="", since="1"), run="2")
+    mended = record(report("link", failed, PIN, since="2"), report("archive", upstream("link"), since="0"), run="3")
+    story = Story([broke, still, mended])
+    assert {root.reason for root in story.roots()} == {EDIT, PIN}
+    assert [(cause.report.label, cause.run) for cause in story.chain("archive")] == [
+        ("archive", "3"), ("link", "3"), ("link", "2"), ("link", "1"),
+    ]  # fmt: skip
+    assert {root.reason for root in Story([mended]).roots()} == {failed, PIN}, "no record tells of that failure"
+
+
+def test_a_list_that_goes_on_where_one_below_ends() -> None:
+    below, above = (
+        Reason(ReasonCode.PARAMETER_CHANGED, f"stack.toml#{layer}.frameworks", None, "low2") for layer in ("up", "app")
+    )
+    build = record(report("up/link", below), report("app/link", above, upstream("up/link"), upstream=("up/link",)))
+    assert {root.reason for root in Story([build]).roots()} == {below}
+    other = record(report("up/link", EDIT), report("app/link", above, upstream=("up/link",)))
+    assert {root.reason for root in Story([other]).roots()} == {EDIT, above}
 
 
 def test_an_upstream_that_no_record_knows_is_a_cause_of_its_own() -> None:
@@ -157,7 +201,11 @@ def test_what_a_lock_made_earlier_selects_is_there_because_of_that_lock() -> Non
     built = record(
         report("fetch/new", first("fetch/new"), previous=""),
         report("wheel/new", first("wheel/new"), upstream=("fetch/new",), previous=""),
-        report("app/install", removed, Reason(ReasonCode.INPUT_ADDED, "wheel/new", None, "2")),
+        report(
+            *("app/install", removed, Reason(ReasonCode.INPUT_ADDED, "wheel/new", None, "2")),
+            upstream=("wheel/new",),
+            since="0",
+        ),
         run="2",
     )
     assert roots(Story([locked, built], deciders=lambda: deciders)) == [(PIN, ("app/lock",), 3, 3.0)]

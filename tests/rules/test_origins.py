@@ -52,7 +52,7 @@ def test_a_lock_is_made_of_what_its_layer_and_uvs_settings_say(tmp_path: Path) -
     up = annotated(tmp_path, "framework-up/lock", "Lock")
     assert dict(up.origins) == {
         "requirements": "stack.toml#frameworks.up.requirements",
-        "platforms": "stack.toml#frameworks.up.platforms",
+        "platforms": "stack.toml#runtimes.rt.platforms",
         "linux_target": "stack.toml#frameworks.up.linux_target",
         "macosx_target": "$MACOSX_DEPLOYMENT_TARGET",
         "python": "stack.toml#runtimes.rt.python_implementation",
@@ -67,6 +67,14 @@ def test_a_lock_is_made_of_what_its_layer_and_uvs_settings_say(tmp_path: Path) -
     assert web.origins["uv.settings"] == "stack.toml#tool.uv"
     assert web.origins["macosx_target"] == "stack.toml#applications.web.macosx_target"
     assert web.origins["python"] == "requirements/rt/runtime.rt.json", "a captured Python is pinned there"
+
+
+def test_what_layers_have_from_below_is_written_there(tmp_path: Path) -> None:
+    web = annotated(tmp_path, "app-web/lock", "Lock")
+    assert web.origins["uv.sources.alpha"] == "stack.toml#frameworks.up.package_indexes.alpha"
+    assert web.presence == "requirements"
+    assert web.members == {"pins": "stack.toml#applications.web.frameworks"}
+    assert annotated(tmp_path, "framework-up/link", "Link").members == {"lower": "stack.toml#frameworks.up.runtime"}
 
 
 def test_versions_and_orders_come_from_locks(tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""How an action's reasons divide: its own, which nothing else explains, and those that follow from other actions.
+
+Pure functions of run records; what is told of causes, and what they cost, is `why`'s business. The hard part is time: a
+change counts from when an action was last looked at (`ActionReport.since`), and what it needs may have changed in
+several builds since, of which some were of other actions alone, and some failed.
+
+* An input that another action made is explained by the builds that gave another output of that one.
+* An action that is there because of an output (a lock selects a wheel) is explained by who made that output: that it
+  is new, and which inputs come and go. Where that output is an old one, somebody has just begun to want it.
+* A first build is explained by the first builds below it, for the same definition brought all of them.
+* A list that goes on where a layer's below ends is explained by what changed below.
+* What runs again because it failed runs for what it had run for then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from strata_engine.events import Outcome
+from strata_engine.records import Records
+from strata_engine.run_record import ActionReport, RunRecord
+from strata_engine.staleness import Reason, ReasonCode
+
+MOVED = (Outcome.EXECUTED, Outcome.FAILED, Outcome.CACHED, Outcome.REMOTE)
+"""How what was not up to date may have ended, where it was tried at all."""
+
+_UPSTREAM, _FIRST = ReasonCode.UPSTREAM_CHANGED, ReasonCode.FIRST_BUILD
+
+
+class Point(NamedTuple):
+    """An action in one of the recorded builds."""
+
+    build: int
+    """The build's position among the records."""
+    label: str
+
+
+At: TypeAlias = str | Point
+"""Where an action is: its label where it is in the build that is told, for most are and labels are cheap."""
+
+Deciders: TypeAlias = Callable[[], Mapping[str, Collection[str]]]
+"""Gives, for each label, those whose outputs decide that it is there, as far as that was recorded."""
+
+
+def label_of(at: At) -> str:
+    """Give the label of an action."""
+    return at if isinstance(at, str) else at.label
+
+
+class Causes:
+    """What explains the actions of one recorded build, and those of earlier ones that explain these."""
+
+    def __init__(self, records: Sequence[RunRecord], build: int, deciders: Deciders) -> None:
+        self._records = records
+        self._build = build
+        self._deciders = deciders
+        self.reports = _by_label(records[build])
+        """What was not up to date in this build, by label."""
+        self._earlier: dict[int, Mapping[str, ActionReport]] = {}
+        self._known: dict[At, tuple[tuple[Reason, ...], tuple[At, ...]]] = {}
+        self._gaps: dict[tuple[str, int], Sequence[int]] = {}
+        self._users: dict[int, Mapping[str, Sequence[str]]] = {}
+
+    def explained(self, at: At) -> tuple[tuple[Reason, ...], tuple[At, ...]]:
+        """Divide an action's reasons into its own and the actions that explain the others."""
+        known = self._known.get(at)
+        if known is None:
+            build, label = self.point(at)
+            report, reports = self.report(at), self._reports(build)
+            # Most reasons of a large build are that what was made just before is another one than in the last build.
+            direct = not self._between(report.since, build)
+            own: list[Reason] = []
+            above: dict[At, None] = {}
+            for reason in report.reasons:
+                subject = reason.subject
+                if direct and reason.reason is _UPSTREAM and subject in reports and subject != label:
+                    above[self._at(build, subject)] = None
+                    continue
+                explaining = self._explaining(build, report, reason)
+                above |= dict.fromkeys(explaining)
+                if not explaining:
+                    own.append(reason)
+            known = self._known[at] = (tuple(own), tuple(above))
+        return known
+
+    def _explaining(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
+        """Name the actions that a reason follows from."""
+        match reason.reason:
+            case ReasonCode.UPSTREAM_CHANGED if reason.subject != report.label:
+                return self._changed_since(build, report, reason.subject)
+            case ReasonCode.INPUT_ADDED | ReasonCode.INPUT_REMOVED:
+                return self._changed_since(build, report, reason.subject) or self._decided_since(build, report)
+            case ReasonCode.PARAMETER_CHANGED:
+                return self._written_below(build, report, reason)
+            case ReasonCode.PREVIOUS_FAILED:
+                return self._failed_then(build, report)
+            case ReasonCode.FIRST_BUILD:
+                return self._new_with(build, report)
+            case _:
+                return []
+
+    def _changed_since(self, build: int, report: ActionReport, label: str) -> list[At]:
+        """List the builds that gave another output of `label` than the one that an action had last seen."""
+        builds = [at for at in (*self._between(report.since, build), build) if self._names(at, label)]
+        there = [(at, self._reports(at)[label]) for at in builds if label in self._reports(at)]
+        changed = [(at, each) for at, each in there if _gave_another(each)]
+        # What was changed and then taken back changed nothing.
+        first = changed[0][1].former if changed else ""
+        start = max((number for number, (_, each) in enumerate(changed) if first and each.former == first), default=0)
+        return [self._at(at, label) for at, _ in changed[start:]]
+
+    def _decided_since(self, build: int, report: ActionReport) -> list[At]:
+        """List the builds that changed what an action is made of: deciders that it has now, of whichever build."""
+        names = dict.fromkeys((*report.deciders, *self._deciders().get(report.label, ())))
+        return [at for name in names for at in self._changed_since(build, report, name)]
+
+    def _new_with(self, build: int, report: ActionReport) -> list[At]:
+        """Name what made an action new: what selected it, who wanted it, and what was new below it."""
+        reports = self._reports(build)
+        found = [self._at(build, name) for name in report.deciders if name in reports and _gave_another(reports[name])]
+        mine = frozenset(self._deciders().get(report.label, ()))
+        if not found and mine:
+            found = self._wanted_by(build, report, mine) or self._first_then(build, mine)
+        for name in report.upstream:
+            there = reports.get(name)
+            # What one output decided on together is not new because of each other.
+            beside = mine & {*self._deciders().get(name, ())}
+            if there is not None and not beside and any(each.reason is _FIRST for each in there.reasons):
+                found.append(self._at(build, name))
+        return found
+
+    def _wanted_by(self, build: int, report: ActionReport, deciders: Collection[str]) -> list[At]:
+        """Name why an action is new that an output selects which is not: who it was selected for is new, or changed."""
+        reports, users = self._reports(build), self._users_in(build)
+        seen, waiting = {report.label}, [report.label]
+        found: dict[At, None] = {}
+        for label in waiting:
+            beside = [name for name in users.get(label, ()) if {*self._deciders().get(name, ())}.intersection(deciders)]
+            for name in beside:
+                if reports[name].since:
+                    found |= dict.fromkeys(self._decided_since(build, reports[name]))
+            fresh = [name for name in beside if name not in seen and not reports[name].since]
+            if not beside and label != report.label:
+                found[self._at(build, label)] = None
+            seen.update(fresh)
+            waiting += fresh
+        return list(found)
+
+    def _first_then(self, build: int, deciders: frozenset[str]) -> list[At]:
+        """Name the first builds in earlier records of what decides on a new action: a lock alone, and then the rest."""
+        known = self._deciders()
+        decided = {label for label, names in known.items() if not deciders.isdisjoint(names)}
+        for at in range(build - 1, -1, -1):
+            reports = self._reports(at)
+            new = [
+                name for name in deciders if name in reports and any(r.reason is _FIRST for r in reports[name].reasons)
+            ]
+            if new:
+                return [self._at(at, name) for name in new]
+            # Where something that it decides was built since, this is new for another reason: it was not asked for.
+            if not decided.isdisjoint(reports):
+                return []
+        return []
+
+    def _written_below(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
+        """Name the actions below for which the same was written: a list that goes on where another one ends."""
+        reports = self._reports(build)
+        field = reason.subject.rpartition(".")[2]
+        found: dict[At, None] = {}
+        for name in report.upstream:
+            for each in reports[name].reasons if name in reports else ():
+                same = (each.reason, each.old, each.new) == (reason.reason, reason.old, reason.new)
+                if same and each.subject != reason.subject and each.subject.rpartition(".")[2] == field:
+                    found[self._at(build, name)] = None
+        return list(found)
+
+    def _failed_then(self, build: int, report: ActionReport) -> list[At]:
+        """Find the build that failed."""
+        at = self._position(report.since, build)
+        return [self._at(at, report.label)] if at is not None and report.label in self._reports(at) else []
+
+    # -- where actions are --------------------------------------------------------------------------------------------
+
+    def report(self, at: At) -> ActionReport:
+        """Say how an action ended."""
+        return self.reports[at] if isinstance(at, str) else self._reports(at.build)[at.label]
+
+    def point(self, at: At) -> Point:
+        """Say in which build an action is."""
+        return at if isinstance(at, Point) else Point(self._build, at)
+
+    def _at(self, build: int, label: str) -> At:
+        return label if build == self._build else Point(build, label)
+
+    def _reports(self, build: int) -> Mapping[str, ActionReport]:
+        """Give what was not up to date in a build, by label."""
+        if build == self._build:
+            return self.reports
+        if build not in self._earlier:
+            self._earlier[build] = _by_label(self._records[build])
+        return self._earlier[build]
+
+    def _users_in(self, build: int) -> Mapping[str, Sequence[str]]:
+        """Give for each action of a build those that read its output."""
+        found = self._users.get(build)
+        if found is None:
+            users: dict[str, list[str]] = {}
+            for report in self._reports(build).values():
+                for name in report.upstream:
+                    users.setdefault(name, []).append(report.label)
+            found = self._users[build] = users
+        return found
+
+    def _names(self, build: int, label: str) -> bool:
+        """Tell whether a build can have had an action of this label that was not up to date."""
+        known = self._records
+        return build == self._build or not isinstance(known, Records) or known.names(build, label)
+
+    def _position(self, run: str, before: int) -> int | None:
+        """Find the build of this name before another one."""
+        known = self._records
+        builds: Iterable[int] = range(before - 1, -1, -1) if run else ()
+        return next(
+            (at for at in builds if (known.run(at) if isinstance(known, Records) else known[at].run) == run), None
+        )
+
+    def _between(self, run: str, build: int) -> Sequence[int]:
+        """List the builds between the one of this name and another one in which anything was to be done."""
+        found = self._gaps.get((run, build))
+        if found is None:
+            known = self._records
+            start = self._position(run, build)
+            # What was never looked at has missed nothing.
+            later = range(0 if start is None else start + 1, build) if run else range(0)
+            idle = [known.idle(at) if isinstance(known, Records) else not known[at].actions for at in later]
+            found = self._gaps[run, build] = [at for at, nothing in zip(later, idle, strict=True) if not nothing]
+        return found
+
+
+def _gave_another(report: ActionReport) -> bool:
+    """Tell whether an action has another output than before; what a dry run would make is not known."""
+    return report.outcome is not Outcome.FAILED and (not report.output or report.output != report.former)
+
+
+def _by_label(record: RunRecord) -> Mapping[str, ActionReport]:
+    return {report.label: report for report in record.actions if report.outcome in MOVED}
