@@ -47,7 +47,7 @@ from strata_rules.spec.modules import Module
 from strata_rules.spec.show import LayerStatus
 from strata_rules.stack import launch_module, pin_path
 
-__all__ = ["Launch", "Session", "SessionOptions", "open_session"]
+__all__ = ["Launch", "Session", "SessionOptions", "load_session", "open_session"]
 
 BYTECODE_FOLDER = "pycache"
 """Where `run` lets Python keep bytecode, in the state folder: outputs stay as they were placed."""
@@ -76,11 +76,16 @@ def open_session(
     """Open the stack file at `path`; `reading` waits for no other build and must not build. Raises StrataError."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 - absolute() would keep `..`
     with open_build(Workspace(path.parent), listeners, reading=reading) as build:
-        stack = load_stack(path, build.sources.read, probe=build.sources.probe)
-        selection = select(stack, wishes, options.platforms or (host_platform(),))
-        for warning in (*stack.warnings, *selection.warnings):
-            build.emit(Warned(warning))
-        yield Session(stack, options, selection, build)
+        yield load_session(path, options, build, wishes)
+
+
+def load_session(path: Path, options: SessionOptions, build: Build, wishes: Wishes = NO_WISHES) -> Session:
+    """Load the stack file at an absolute path into a build that is open in its folder. Raises StrataError."""
+    stack = load_stack(path, build.sources.read, probe=build.sources.probe)
+    selection = select(stack, wishes, options.platforms or (host_platform(),))
+    for warning in (*stack.warnings, *selection.warnings):
+        build.emit(Warned(warning))
+    return Session(stack, options, selection, build)
 
 
 class Session:
@@ -115,8 +120,8 @@ class Session:
         plan, earlier = self._plan(settings, anew=anew, everything=bool(labels))
         if earlier is not None and earlier.exit_code:
             return earlier
-        wanted = self._wanted(plan, labels, locked=settings.locked)
-        places = self._places(plan, wanted)
+        wanted = self.wanted(plan, labels, locked=settings.locked)
+        places = self.places(plan, wanted)
         made = self._archives(plan)
         if publish:
             wanted += _labels(made)
@@ -182,7 +187,7 @@ class Session:
                 "other-platform", f"`{layer.env_name}` is not for this machine ({plan.host})", layer.place("platforms")
             )
         wanted = [f"{layer.env_name}/link"]
-        result = self._run(plan, wanted, self._places(plan, wanted), settings, earlier)
+        result = self._run(plan, wanted, self.places(plan, wanted), settings, earlier)
         if result.exit_code or settings.dry_run:
             return result, None
         python = self._folder(plan, layer, plan.host) / "bin" / "python"
@@ -191,8 +196,8 @@ class Session:
 
     def graph(self, labels: Sequence[str]) -> PictureGraph:
         """Give the graph as far as it is known by now, with the outcome that each action would have."""
-        plan = make_plan(self.stack, self._options, self._build, versions=self._versions_by_now())
-        wanted = self._wanted(plan, labels)
+        plan = self.plan_by_now()
+        wanted = self.wanted(plan, labels)
         if not labels:
             wanted += _labels(self._archives(plan))
         graph = plan.analysis.graph
@@ -280,7 +285,7 @@ class Session:
     def _published_layers(self) -> list[Layer]:
         return self._layers(self.selection.published())
 
-    def _wanted(self, plan: Plan, labels: Sequence[str], *, locked: bool = False) -> list[str]:
+    def wanted(self, plan: Plan, labels: Sequence[str], *, locked: bool = False) -> list[str]:
         """Give the labels to build: those asked for, else each selected layer's Links, or Lock where none is built.
 
         With `locked`, locks are looked at all the same: those that do not fit are refused.
@@ -302,7 +307,7 @@ class Session:
     def _links(self, plan: Plan, layer: Layer) -> list[str]:
         return [plan.link(layer, platform).tree.label for platform in plan.platforms(layer)]
 
-    def _places(self, plan: Plan, wanted: Iterable[str]) -> list[Placement]:
+    def places(self, plan: Plan, wanted: Iterable[str]) -> list[Placement]:
         """Say which layers go to their places: the wanted ones and those below, without which none would work."""
         labels = set(wanted)
         parts = {
@@ -340,22 +345,39 @@ class Session:
 
         These are the locks of what is selected, unless it is said that `everything` may be asked for by label.
         """
-        self._check_platforms()
-
-        def plan_with(versions: Mapping[str, int]) -> Plan:
-            stack, options, build = self.stack, self._options, self._build
-            locked = settings.locked
-            return make_plan(stack, options, build, versions=versions, locked=locked, anew=anew, format=format)
-
-        plan = plan_with({})
-        versioned = self._versioned()
-        selected = self.stack.layers if everything else self._layers(self.selection.layers)
-        needed = {part for layer in selected for part in (layer, *layer.lower)}
-        labels = [f"{layer.env_name}/lock" for layer in versioned if layer in needed]
+        plan, labels = self.first_plan(settings, format=format, anew=anew, everything=everything)
         if not labels:
             return plan, None
         earlier = self._run(plan, labels, [], _forcing(settings, anew), None, last=False)
-        return plan_with({layer.env_name: plan.lock_version(layer) or 1 for layer in versioned}), earlier
+        return self.next_plan(plan, settings, format=format, anew=anew), earlier
+
+    def first_plan(
+        self,
+        settings: Settings,
+        *,
+        format: str = "",
+        anew: frozenset[str] = frozenset(),
+        everything: bool = False,
+    ) -> tuple[Plan, list[str]]:
+        """Analyze the stack as far as that can be done by now, and name the locks that are to be made for the rest."""
+        self._check_platforms()
+        stack, options, build = self.stack, self._options, self._build
+        plan = make_plan(stack, options, build, versions={}, locked=settings.locked, anew=anew, format=format)
+        selected = stack.layers if everything else self._layers(self.selection.layers)
+        needed = {part for layer in selected for part in (layer, *layer.lower)}
+        return plan, [f"{layer.env_name}/lock" for layer in self._versioned() if layer in needed]
+
+    def next_plan(
+        self, plan: Plan, settings: Settings, *, format: str = "", anew: frozenset[str] = frozenset()
+    ) -> Plan:
+        """Analyze the stack anew, with the versions that its locks have by now."""
+        stack, options, build = self.stack, self._options, self._build
+        versions = {layer.env_name: plan.lock_version(layer) or 1 for layer in self._versioned()}
+        return make_plan(stack, options, build, versions=versions, locked=settings.locked, anew=anew, format=format)
+
+    def plan_by_now(self) -> Plan:
+        """Analyze the stack to be looked at: folders are named after the locks that are there."""
+        return make_plan(self.stack, self._options, self._build, versions=self._versions_by_now())
 
     def _versioned(self) -> list[Layer]:
         return [layer for layer in self.stack.layers if layer.spec.versioned and layer.platforms]
@@ -377,8 +399,13 @@ class Session:
         *,
         last: bool = True,
     ) -> BuildResult:
-        graph = plan.analysis.graph
-        for action in graph.actions():
+        self.begin(plan, wanted, settings)
+        result = self._build.run(plan.analysis.graph, wanted, places, settings, earlier=earlier, last=last)
+        return self.end(plan, places, settings, result)
+
+    def begin(self, plan: Plan, wanted: Sequence[str], settings: Settings) -> None:
+        """Say what is to be said of locks before they are built."""
+        for action in plan.analysis.graph.actions():
             if isinstance(action.committed, CommittedLock):
                 self._warn(action.label, action.committed.warnings())
                 edited = action.committed.edited()
@@ -386,13 +413,16 @@ class Session:
                     self._build.emit(Warned(edited, action.label))
         if settings.locked:
             self.surveyed = self._survey(plan, wanted)
-        result = self._build.run(graph, wanted, places, settings, earlier=earlier, last=last)
+
+    def end(self, plan: Plan, places: Sequence[Placement], settings: Settings, result: BuildResult) -> BuildResult:
+        """Do what follows a run: pin runtimes, refuse further locks, note what the snapshot is to look at."""
         if settings.locked:
             # The engine stops at the first lock that it may not replace.
             told = {action.label for action in result.actions if action.outcome is Outcome.FAILED}
             others = [stale.refused() for stale in self.surveyed.stale if stale.action.label not in told]
             result = msgspec.structs.replace(result, diagnostics=(*result.diagnostics, *others))
         self._outputs = [placement.path for placement in places]
+        graph = plan.analysis.graph
         self._locks = {a.label: a.committed for a in graph.actions() if isinstance(a.committed, CommittedLock)}
         for lock in self._locks.values():
             self._outputs += lock.paths
