@@ -70,6 +70,7 @@ class Causes:
             report, reports = self.report(at), self._reports(build)
             # Most reasons of a large build are that what was made just before is another one than in the last build.
             direct = not self._between(report.since, build)
+            new = any(reason.reason is _FIRST for reason in report.reasons)
             own: list[Reason] = []
             above: dict[At, None] = {}
             for reason in report.reasons:
@@ -79,7 +80,8 @@ class Causes:
                     continue
                 explaining = self._explaining(build, report, reason)
                 above |= dict.fromkeys(explaining)
-                if not explaining:
+                # What was never built here is in no place here either.
+                if not explaining and not (new and reason.reason is ReasonCode.OUTPUT_MISSING):
                     own.append(reason)
             known = self._known[at] = (tuple(own), tuple(above))
         return known

@@ -40,6 +40,7 @@ def annotator(stack: Stack, chosen: Mapping[tuple[str, str], Chosen], host: str)
             members=origins.members(action.mnemonic, layer),
             # A lock of nothing asks for nothing, so that nothing changes it.
             presence="requirements" if action.mnemonic == "Lock" else "",
+            attends={"linux_target": "platforms", "macosx_target": "platforms"} if action.mnemonic == "Lock" else {},
         )
 
     return annotate

@@ -274,6 +274,15 @@ def test_an_action_that_begins_to_do_anything_does_so_for_one_reason(explained: 
     assert [reason.subject for reason in explained(busy, pins, more, pins)] == ["names", "uv", "uv.x"]
 
 
+def test_a_parameter_that_comes_with_another_ones_value_is_no_change_of_its_own(explained: Explained) -> None:
+    attends = {"glibc": "platforms"}
+    old = action(params={"platforms": ["linux", "mac"], "glibc": "2.28"})
+    new = action(params={"platforms": ["mac"]}, attends=attends)
+    assert explained(old, {}, new, {}) == [Reason(C.PARAMETER_CHANGED, "platforms", "linux", None)]
+    gone = action(params={"platforms": ["linux", "mac"]}, attends=attends)
+    assert explained(old, {}, gone, {}) == [Reason(C.PARAMETER_CHANGED, "glibc", "2.28", None)]
+
+
 def test_who_is_in_a_numbered_list_of_inputs_is_told_as_that_list(explained: Explained) -> None:
     e, subject = explained, "stack.toml#app.frameworks"
     members = {"lower": subject}
