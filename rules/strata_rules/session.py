@@ -404,7 +404,9 @@ class Session:
         return self.end(plan, places, settings, result)
 
     def begin(self, plan: Plan, wanted: Sequence[str], settings: Settings) -> None:
-        """Say what is to be said of locks before they are built."""
+        """Say what is to be said of runtimes and locks before they are built."""
+        for (name, _), choice in plan.choices.items():
+            self._warn(name, [choice.warning] if choice.warning is not None else [])
         for action in plan.analysis.graph.actions():
             if isinstance(action.committed, CommittedLock):
                 self._warn(action.label, action.committed.warnings())

@@ -137,6 +137,33 @@ def test_a_mirror_serves_what_is_published_elsewhere(bare: Space, mirror: Mirror
     assert len(mirror.asked) == 1
 
 
+@pytest.mark.parametrize("option", ["--locked", "--no-lock"])
+def test_a_stack_that_was_never_pinned_builds_from_the_table_under_locked(
+    bare: Space, mirror: Mirror, archive: Path, option: str
+) -> None:
+    """So does a project that comes from venvstacks, which pins no runtimes."""
+    listed = bare.write("table.json", table(f"{mirror.url}/{archive.name}", digest_file(archive).hash))
+    bare.environ["UV_PYTHON_DOWNLOADS_JSON_URL"] = str(listed)
+    bare.ok("lock")
+    pinned = bare.root / "requirements/python/runtime.python.json"
+    kept = pinned.read_bytes()
+    pinned.unlink()
+    first = bare.ok("build", option)
+    for said in (first.stderr, bare.ok("build", option).stderr):  # the second is answered by a snapshot
+        assert said.count("warning[runtime-not-pinned]: `python` has no runtime pin") == 1
+        assert "hint: `strata lock` pins it; commit `requirements/python/runtime.python.json`\n" in said
+    assert not pinned.exists()
+    assert bare.ok("run", "hello").stdout.startswith("hello from")
+
+    # A file that pins other platforms alone has been committed by someone who pins: that is an error.
+    pinned.write_bytes(kept.replace(host_platform().encode(), b"win_arm64"))
+    refused = bare.strata("build", option)
+    assert (refused.code, refused.stderr.count("error[runtime-not-pinned]")) == (2, 1)
+    bare.ok("lock")
+    assert host_platform().encode() in pinned.read_bytes()
+    assert "runtime-not-pinned" not in bare.ok("build", option).stderr
+
+
 @pytest.mark.parametrize("provider", ["archive", ["local", "archive"]])
 def test_an_archive_of_ones_own(bare: Space, archive: Path, provider: str | list[str]) -> None:
     source = {"provider": provider, "url": archive.as_uri(), "sha256": digest_file(archive).hash, "accept": "==3.0.*"}

@@ -90,6 +90,23 @@ def test_a_pin_for_something_else_is_replaced_and_never_under_locked(rim: Rim) -
     assert error_of(rim, locked=True, platform="win_amd64")[2].endswith("it is not pinned")
 
 
+def test_a_stack_that_was_never_pinned_takes_the_build_of_the_table_under_locked_and_says_so(rim: Rim) -> None:
+    choice = rim.choose(locked=True, providers=("pbs", "local"))
+    assert isinstance(choice.chosen, PbsChoice)
+    assert (choice.chosen, choice.pin) == (rim.choose().chosen, None), "nothing is written under --locked"
+    assert choice.warning is not None
+    assert (choice.warning.id, choice.warning.severity) == ("runtime-not-pinned", "warning")
+    assert choice.warning.hint == f"`strata lock` pins it; commit `{rim.pin_path.name}`"
+    assert choice.warning == rim.choose(locked=True, platform="win_amd64").warning, "said once for all platforms"
+    assert rim.choose().warning is None
+
+    # What the table does not have is no reason to take whatever Python this machine has.
+    assert error_of(rim, locked=True, providers=("pbs", "local"), python_implementation="cpython@3.11.99")[1] == (
+        "no-runtime"
+    )
+    assert error_of(rim, locked=True, providers=("local", "pbs"))[1] == "runtime-not-pinned"
+
+
 def test_an_archive_that_the_spec_names_with_its_sha256_needs_no_pin_under_locked(rim: Rim) -> None:
     archive = {"providers": ("archive",), "url": "https://host.example/python.tar.gz", "sha256": SHA}
     choice = rim.choose(locked=True, **archive)

@@ -106,6 +106,7 @@ class Choice(NamedTuple):
     """Every path that was read or probed, absent ones included."""
     pin: pins.Pin | None
     """What to pin now. None where the pin is there already, or comes with the capture (`local`)."""
+    warning: Diagnostic | None = None
 
 
 class _Unavailable(Exception):  # noqa: N818 - one provider does not work; the next one may
@@ -118,7 +119,8 @@ class _Unavailable(Exception):  # noqa: N818 - one provider does not work; the n
 def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = False) -> Choice:
     """Choose a runtime. Raises SpecError, HostError.
 
-    `upgrade` leaves the pin out of account; `locked` refuses to choose where neither a pin nor the spec says what.
+    `upgrade` leaves the pin out of account; `locked` refuses to choose where neither a pin nor the spec says what. A
+    stack that has never been pinned, as one of venvstacks', goes on with what that tool would take, and a warning.
     """
     _check(wanted)
     observed: list[Path] = [wanted.pin_path]
@@ -130,6 +132,9 @@ def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = 
     if locked and pinned is None and wanted.providers[0] == "archive" and wanted.sha256:
         # The stack file itself is the pin.
         return _fresh(wanted, host, observed)._replace(pin=None)
+    if locked and data is None and wanted.providers[0] == "pbs":
+        table_alone = msgspec.structs.replace(wanted, providers=("pbs",))
+        return _fresh(table_alone, host, observed)._replace(pin=None, warning=_unpinned(wanted))
     if locked:
         why = f"its pin is for {misfit}" if pinned is not None and not upgrade else "it is not pinned"
         raise SpecError.of(
@@ -140,6 +145,18 @@ def choose(wanted: Wanted, host: Host, *, upgrade: bool = False, locked: bool = 
             hint=f"run without `--locked` and commit `{wanted.pin_path.name}`",
         )
     return _fresh(wanted, host, observed)
+
+
+def _unpinned(wanted: Wanted) -> Diagnostic:
+    """Say that what is built hangs on the table at hand: the same for all platforms, so that it is said once."""
+    return Diagnostic(
+        "runtime-not-pinned",
+        f"`{wanted.layer}` has no runtime pin: it is the build of {wanted.python_implementation} that this Strata "
+        "knows, and another Strata may know another",
+        wanted.place,
+        hint=f"`strata lock` pins it; commit `{wanted.pin_shown}`",
+        severity="warning",
+    )
 
 
 def _fresh(wanted: Wanted, host: Host, observed: list[Path]) -> Choice:
