@@ -73,6 +73,7 @@ WHEELS: Mapping[str, Mapping[str, bytes]] = {
         "tools.py": b"def main(): ...\n",
         "spaces/two.py": b"2\n",
         "tools-1.0.data/scripts/run-it": b"#!python\nimport tools\n",
+        "tools-1.0.data/data/bin/program": b"#!/bin/sh\n",
         "tools-1.0.data/data/share/tools/page.1": b".TH\n",
         "tools-1.0.data/headers/tools.h": b"int tools;\n",
         "tools-1.0.dist-info/entry_points.txt": (

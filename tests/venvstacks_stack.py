@@ -248,7 +248,7 @@ def write_wheels(first: Path, second: Path) -> None:
         }
         one(f"in{letter}", files)
     one("inv", {"inv/__init__.py": b"NAME = 'v'\n", "inv/second.py": b""}, version="2.0")
-    one("rtlib", {"rtlib.py": b"NAME = 'rtlib'\n"})
+    one("rtlib", {"rtlib.py": b"NAME = 'rtlib'\n", "rtlib-1.0.data/data/bin/rtlib-program": b"#!/bin/sh\n"})
     one("lonely", {"lonely.py": b""})
     one("twice", {"twice.py": b"INDEX = 'first'\n"}, version="9.0")
     two("twice", {"twice.py": b"INDEX = 'second'\n"}, version="2.0")
@@ -273,6 +273,7 @@ def _write_toolkit(make: WheelMaker) -> None:
         "toolkit_extra.pth": b"import sys; sys.toolkit_extra = True\n",
         f"{data}/scripts/tool": b"#!python\nprint('tool')\n",
         f"{data}/scripts/python-tool": b"#!python\nprint('python-tool')\n",
+        f"{data}/data/bin/program": b"#!/bin/sh\n",
         f"{data}/data/share/toolkit/data.txt": b"data",
         f"{data}/data/etc/toolkit.conf": b"conf",
         f"{data}/headers/toolkit.h": b"/* header */",

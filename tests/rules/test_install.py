@@ -36,6 +36,7 @@ STACKS = {
         "greenlet==3.2.4",
         "jmespath==1.0.1",
         "jupyterlab-widgets==3.0.15",
+        "ninja==1.13.0",
         "pygments==2.19.2",
     ],
     "namespaces": [
@@ -173,6 +174,9 @@ def test_modes_and_schemes_equal_uv(bench, make_wheel, tmp_path):
             "tiny-1.0.data/platlib/tiny_native.py": b"",
             "tiny-1.0.data/purelib/tiny_pure.py": b"",
             "tiny-1.0.data/data/etc/run": b"",
+            "tiny-1.0.data/data/bin/program": b"\x7fELF",
+            "tiny-1.0.data/data/bin/text": b"#!python\n",
+            "tiny-1.0.data/data/bin/deep/er": b"",
             "tiny-1.0.data/headers/sub/tiny.h": b"",
             "tiny-1.0.data/scripts/with-args": b"#!python -u\nprint(1)\n",
             "tiny-1.0.data/scripts/windowed": b"#!pythonw\nprint(1)\n",
@@ -182,10 +186,16 @@ def test_modes_and_schemes_equal_uv(bench, make_wheel, tmp_path):
                 b"[console_scripts]\ntiny = tiny:main\n[gui_scripts]\nwin = tiny:a.b\n"
             ),
         },
-        modes={"tiny/group.sh": 0o100610, "tiny/odd mode": 0o755, "tiny-1.0.data/data/etc/run": 0o100755},
+        modes={
+            "tiny/group.sh": 0o100610,
+            "tiny/odd mode": 0o755,
+            "tiny-1.0.data/data/etc/run": 0o100755,
+            "tiny-1.0.data/data/bin/program": 0o100755,
+        },
     )
-    ours = files(bench, install(bench, [tiny], entry_points=True))
-    assert_equal_but_for_listed(ours, reference(tmp_path, [tiny]), scripts=True)
+    theirs = reference(tmp_path, [tiny])
+    assert_equal_but_for_listed(files(bench, install(bench, [tiny], entry_points=True)), theirs, scripts=True)
+    assert_equal_but_for_listed(files(bench, install(bench, [tiny])), theirs, scripts=False)
 
 
 def test_where_wheels_conflict_the_later_wins_as_with_uv(bench, make_wheel, tmp_path):
@@ -300,7 +310,7 @@ def test_windows_has_its_own_places_and_programs_for_scripts(bench, make_wheel, 
 def test_programs_of_a_runtime_start_the_one_above_them(bench, make_wheel):
     points = b"[console_scripts]\ntiny = tiny:main\n"
     wheel = make_wheel("tiny", {"tiny.py": b"", "tiny-1.0.dist-info/entry_points.txt": points})
-    bench.outputs["unpack"] = assemble(bench.store, {"python.exe": File(bench.store.put(b"MZ"))})
+    bench.outputs["unpack"] = runtime_tree(bench, "win_amd64")
     made = install(bench, [wheel], platform="win_amd64", entry_points=True, runtime=Ref("unpack"))
     assert b"#!<launcher_dir>\\..\\python.exe\nPK" in files(bench, made)["Scripts/tiny.exe"][0]
 
@@ -323,17 +333,119 @@ def test_names_that_windows_cannot_have_are_refused_there_alone(bench, make_whee
         assert f"{SITE}/odd/aux.py" in files(bench, install(bench, [wheel], platform=platform))
 
 
-def test_a_script_may_not_replace_the_interpreter(bench, make_wheel):
-    points = b"[console_scripts]\npython3 = evil:main\n"
+@pytest.mark.parametrize(
+    ("platform", "name"),
+    [
+        ("linux_x86_64", "python3"),
+        ("linux_x86_64", "python_"),
+        ("linux_x86_64", f"python{PYTHON}"),
+        ("macosx_arm64", "Python"),
+        ("win_amd64", "python3"),
+        ("win_amd64", "PythonW"),
+    ],
+)
+def test_a_script_may_not_replace_the_interpreter(bench, make_wheel, platform, name):
+    points = f"[console_scripts]\n{name} = evil:main\n".encode()
     wheel = make_wheel("evil", {"evil-1.0.dist-info/entry_points.txt": points})
-    install(bench, [wheel])
-    for platform in ("linux_x86_64", "win_amd64"):
+    install(bench, [wheel], platform=platform)
+    with pytest.raises(SpecError) as caught:
+        install(bench, [wheel], entry_points=True, platform=platform)
+    assert [d.id for d in caught.value.diagnostics] == ["reserved-script"]
+
+
+@pytest.mark.parametrize("platform", ["linux_x86_64", "macosx_arm64", "win_amd64"])
+@pytest.mark.parametrize("is_runtime", [False, True])
+def test_data_reaches_the_folder_of_scripts_only_on_request(bench, make_wheel, platform, is_runtime):
+    folder, odd = ("Scripts", "sCRIPTS") if platform.startswith("win") else ("bin", "Bin")
+    native = Path(__import__("_ctypes").__file__).read_bytes()
+    given = {
+        f"tool-1.0.data/data/{folder}/tool": b"a program",
+        f"tool-1.0.data/data/{folder}/python-tool": native,
+        "tool-1.0.data/data/share/tool": b"",
+    }
+    wheels = [
+        make_wheel("tool", given),
+        make_wheel("odd", {f"odd-1.0.data/data/{odd}/odd": b"spelt otherwise"}),
+        make_wheel("folder", {f"folder-1.0.data/data/{folder}": b"where a folder is"}),
+    ]
+    below = {"runtime": Ref("unpack")} if is_runtime else {}
+    bench.outputs["unpack"] = runtime_tree(bench, platform)
+    same = not platform.startswith("linux")
+
+    def landed(made: Tree) -> set[str]:
+        there = files(bench, made)
+        rows = set()
+        for path in there:
+            if path.endswith(".dist-info/RECORD"):
+                site = path.rpartition("/")[0].rpartition("/")[0]
+                listed = [row.split(",")[0] for row in there[path][0].decode().splitlines()]
+                rows |= {posixpath.normpath(posixpath.join(site, name)) for name in listed}
+        assert rows <= there.keys()
+        return {path for path in rows if path.lower().startswith(f"{folder.lower()}/")}
+
+    def natives(made: Tree) -> set[str]:
+        found = decode(read(bench, made, "libraries.json"), list[Library])
+        return {entry.path for entry in found if not entry.path.startswith("lib/lib")}
+
+    off = install(bench, wheels, platform=platform, **below)
+    assert "share/tool" in files(bench, off)
+    assert landed(off) == (set() if same else {"Bin/odd"})
+    assert not [path for path in files(bench, off) if path.endswith("tool") and path != "share/tool"]
+    assert natives(off) == set()
+    on = install(bench, wheels, platform=platform, entry_points=True, **below)
+    assert landed(on) == {f"{folder}/tool", f"{folder}/python-tool", f"{folder if same else odd}/odd"}
+    assert natives(on) == {f"{folder}/python-tool"}
+    assert bench.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "path"),
+    [
+        ("linux_x86_64", "bin/python"),
+        ("linux_x86_64", "bin/python_"),
+        ("linux_x86_64", f"bin/python{PYTHON}"),
+        ("linux_x86_64", "bin/python3/nested"),
+        ("macosx_arm64", "BIN/PYTHON3"),
+        ("win_amd64", "scripts/PythonW.EXE"),
+    ],
+)
+def test_data_may_not_replace_the_interpreter(bench, make_wheel, platform, path):
+    wheel = make_wheel("evil", {f"evil-1.0.data/data/{path}": b"evil"})
+    sound = make_wheel("sound", {"sound-1.0.data/data/bin/Python": b"", "sound-1.0.data/data/bin/python-config": b""})
+    bench.outputs["unpack"] = runtime_tree(bench, platform)
+    assert "bin/Python" in files(bench, install(bench, [sound], entry_points=True))
+    for below in ({}, {"runtime": Ref("unpack")}):
+        # Where nothing of a wheel lands there, nothing is replaced.
+        off = files(bench, install(bench, [wheel], platform=platform, **below))
+        assert [found for found, (data, _) in off.items() if data == b"evil"] == []
         with pytest.raises(SpecError) as caught:
-            install(bench, [wheel], entry_points=True, platform=platform)
-        assert [d.id for d in caught.value.diagnostics] == ["reserved-script"]
+            install(bench, [wheel], platform=platform, entry_points=True, **below)
+        (diagnostic,) = caught.value.diagnostics
+        folder, _, name = path.removesuffix("/nested").partition("/")
+        expected = f"{'Scripts' if platform.startswith('win') else folder.lower()}/{name}"
+        assert diagnostic.id == "reserved-script"
+        assert diagnostic.message == f"`evil` installs `{expected}`, which is the layer's interpreter"
+        assert diagnostic.hint == "turn `entry_points` off for this layer, or require another version of it"
 
 
-def runtime_tree(bench) -> Tree:
+def test_the_interpreter_at_the_root_of_a_runtime_for_windows_is_nobodys_else(bench, make_wheel):
+    wheel = make_wheel("evil", {"evil-1.0.data/data/Python.exe": b"evil", "evil-1.0.data/data/python/x": b""})
+    bench.outputs["unpack"] = runtime_tree(bench, "win_amd64")
+    with pytest.raises(SpecError) as caught:
+        install(bench, [wheel], platform="win_amd64", runtime=Ref("unpack"))
+    assert [(d.id, d.message, d.hint) for d in caught.value.diagnostics] == [
+        (
+            "reserved-script",
+            "`evil` installs `Python.exe`, which is the layer's interpreter",
+            "leave it out of the runtime layer, or require another version of it",
+        )
+    ]
+    assert "Python.exe" in files(bench, install(bench, [wheel], platform="win_amd64"))
+
+
+def runtime_tree(bench, platform: str = "linux_x86_64") -> Tree:
+    if platform.startswith("win"):
+        return assemble(bench.store, {"python.exe": File(bench.store.put(b"MZ"))})
     library = next(Path(path) for path in Path("/proc/self/maps").read_text().split() if path.endswith("libc.so.6"))
     put = bench.store.put
     return assemble(

@@ -10,15 +10,16 @@ It equals what `uv pip install` puts into the same places, but for:
 * `REQUESTED` is left out: a lock does not tell what was asked for from what came along;
 * `direct_url.json` and `uv_cache.json` are left out: they tell of a path and a time of the machine that installed;
 * `RECORD` lists exactly what is installed, sorted, with the hash of what is really there where wheels conflict;
-* scripts are left out unless the layer asks for `entry_points`; then they start the interpreter that lies beside them,
-  on Windows through the launchers that pip has;
+* scripts, and what a wheel's `data` puts among them, are left out unless the layer asks for `entry_points`; then
+  scripts start the interpreter that lies beside them, on Windows through the launchers that pip has;
+* nothing may take the place of the interpreter or of the links to it;
 * where wheels conflict the later one in lock order wins; with uv, which installs in parallel, any of them may.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -55,9 +56,10 @@ from strata_rules.contents import (
 )
 from strata_rules.layout import Layout, why_not_on_windows
 from strata_rules.wheel import launchers, record
+from strata_rules.wheel.beside import divide, lands_among, refuse_interpreters
 from strata_rules.wheel.scripts import script_files
 
-VERSION = 3
+VERSION = 4
 
 INSTALLER = b"strata\n"
 RUNTIME = "the runtime"
@@ -196,22 +198,17 @@ def _wheel(execution: Execution, name: str) -> _Wheel:
     contents = decode(_read(store, unpacked, "wheel.json"), WheelContents)
     found = decode(_read(store, unpacked, "libraries.json"), list[Library])
     folders = _folders(params, name)
-    if not params["entry_points"]:
-        del folders[SCRIPTS]
     parts: list[tuple[str, Tree]] = []
     for scheme in sorted(folders, key=lambda scheme: (scheme != contents.root, scheme)):
         part = lookup(store, unpacked, scheme)
-        if isinstance(part, Tree) and scheme != SCRIPTS:
+        if isinstance(part, Tree) and scheme == DATA:
+            parts += _data(execution, name, part, folders)
+        elif isinstance(part, Tree) and scheme != SCRIPTS:
             parts.append((folders[scheme], part))
     if params["entry_points"]:
         own = lookup(store, unpacked, SCRIPTS)
         parts += _scripts(execution, contents, own if isinstance(own, Tree) else EMPTY_TREE, folders[SCRIPTS])
-    native = []
-    for entry in found:
-        scheme, _, inner = entry.path.partition("/")
-        if scheme in folders:
-            native.append(msgspec.structs.replace(entry, path=posixpath.join(folders[scheme], inner)))
-    return _Wheel(contents, folders[contents.root], tuple(parts), tuple(native))
+    return _Wheel(contents, folders[contents.root], tuple(parts), tuple(_native(params, found, folders)))
 
 
 def _folders(params: Mapping[str, Json], name: str) -> dict[str, str]:
@@ -222,10 +219,40 @@ def _folders(params: Mapping[str, Json], name: str) -> dict[str, str]:
     return folders
 
 
+def _data(execution: Execution, name: str, part: Tree, folders: Mapping[str, str]) -> list[tuple[str, Tree]]:
+    """Place what a wheel has for the layer's own folder. Raises SpecError: `reserved-script`."""
+    store, params, scripts = execution.store, execution.params, folders[SCRIPTS]
+    ignores_case = bool(params["ignores_case"])
+    divided = divide(store, part, scripts, ignores_case=ignores_case)
+    if not params["entry_points"]:
+        divided = divided._replace(programs=())
+    refuse_interpreters(store, name, divided, scripts, str(params["interpreter"]), ignores_case=ignores_case)
+    return [(folders[DATA], divided.rest), *((scripts, programs) for programs in divided.programs)]
+
+
+def _native(params: Mapping[str, Json], found: Iterable[Library], folders: Mapping[str, str]) -> Iterator[Library]:
+    """Give a wheel's libraries their places in the layer."""
+    scripts = folders[SCRIPTS]
+    for entry in found:
+        scheme, _, inner = entry.path.partition("/")
+        path = posixpath.join(folders[scheme], inner)
+        head, _, rest = path.partition("/")
+        if lands_among(head, scripts, ignores_case=bool(params["ignores_case"])):
+            if not params["entry_points"] or not rest:
+                continue
+            path = f"{scripts}/{rest}"
+        yield msgspec.structs.replace(entry, path=path)
+
+
 def _scripts(execution: Execution, contents: WheelContents, own: Tree, folder: str) -> list[tuple[str, Tree]]:
     interpreter = posixpath.relpath(str(execution.params["interpreter"]), folder)
     made = script_files(
-        execution.store, contents, own, interpreter, windows=str(execution.params.get("programs_for", ""))
+        execution.store,
+        contents,
+        own,
+        interpreter,
+        windows=str(execution.params.get("programs_for", "")),
+        ignores_case=bool(execution.params["ignores_case"]),
     )
     return [(folder, assemble(execution.store, made))] if made else []
 

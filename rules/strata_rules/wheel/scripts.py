@@ -14,15 +14,20 @@ from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.tree import File, Node, Store, Tree, entries
 from strata_rules.contents import EntryPoint, WheelContents
 from strata_rules.wheel import launchers
+from strata_rules.wheel.beside import is_interpreter
 
 _PLACEHOLDER = b"#!python"
 """How a script that is shipped ready-made asks for the interpreter of the place that it is installed to."""
 
-_RESERVED = frozenset({"python", "python_", "pythonw", "python3"})
-
 
 def script_files(
-    store: Store, contents: WheelContents, own: Tree, interpreter: str, *, windows: str = ""
+    store: Store,
+    contents: WheelContents,
+    own: Tree,
+    interpreter: str,
+    *,
+    windows: str = "",
+    ignores_case: bool = False,
 ) -> Mapping[str, Node]:
     """Make the scripts that a wheel ships in `own` and those of its entry points, by name.
 
@@ -54,8 +59,7 @@ def script_files(
         made[_program(name) if windows else name] = script(rest, gui=line.startswith(_PLACEHOLDER + b"w"))
     for name, point in points.items():
         made[f"{name}.exe" if windows else name] = script(_call(point), gui=point.gui)
-    reserved = [name for name in made if _is_reserved(name)]
-    if reserved:
+    if reserved := [name for name in made if is_interpreter(name, ignores_case=ignores_case)]:
         raise SpecError(*(_refused(contents.name, name) for name in reserved))
     return made
 
@@ -64,11 +68,6 @@ def _program(name: str) -> str:
     """Name the program that stands for a script, as pip does."""
     stem, end = posixpath.splitext(name)
     return f"{stem if end.startswith('.py') else name}.exe"
-
-
-def _is_reserved(name: str) -> bool:
-    stem = name.removesuffix(".exe")
-    return stem in _RESERVED or stem.startswith("python3.")
 
 
 def _shebang(interpreter: str) -> bytes:
