@@ -29,7 +29,7 @@ pydantic-core==2.33.2
 pywin32==310 ; platform_system == 'Windows'
 uvloop==0.21.0 ; sys_platform != 'win32' and implementation_name == 'cpython'
 """
-"""Wheels of all kinds: abi3, universal2, several manylinux and macOS versions, some of them not for ARM64 on Windows."""
+"""Wheels of all kinds: abi3, universal2, several manylinux and macOS versions, some not for ARM64 on Windows."""
 
 _SELECTING = re.compile(r"Selecting: ([\w.-]+)==\S+ \[\w+\] \(([^)]*\.whl)\)")
 _MISSING = re.compile(r"Wheels are required for `([^`]+)`")
