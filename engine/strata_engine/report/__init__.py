@@ -1,0 +1,1 @@
+"""Reports: what is known of one build, as one HTML page that needs nothing beside it."""
