@@ -287,16 +287,16 @@ def _differences(
         case Ref(label=label):
             # The files that changed inside are the upstream action's own story; here one line says whose it is.
             code = ReasonCode.INPUT_ADDED if old is None else ReasonCode.UPSTREAM_CHANGED
-            yield Reason(code, label, _short(old), _short(new))
+            yield Reason(code, label, short_name(old), short_name(new))
         case SourceTree(path=path) if isinstance(old, Tree) and isinstance(new, Tree):
             for change in diff(store, old, new):
                 inside = ReasonCode.INPUT_ADDED if change.old is None else code
                 inside = ReasonCode.INPUT_REMOVED if change.new is None else inside
-                yield Reason(inside, f"{describe(path)}/{change.path}", _short(change.old), _short(change.new))
+                yield Reason(inside, f"{describe(path)}/{change.path}", short_name(change.old), short_name(change.new))
         case Source(path=path) | SourceTree(path=path):
-            yield Reason(code, describe(path), _short(old), _short(new))
+            yield Reason(code, describe(path), short_name(old), short_name(new))
         case _:
-            yield Reason(code, name, _short(old), _short(new))
+            yield Reason(code, name, short_name(old), short_name(new))
 
 
 def _removed(
@@ -311,10 +311,10 @@ def _removed(
         if isinstance(node, Tree) and isinstance(there, Tree):
             yield from _removed(roots, node, there, action, removed, f"{path}/")
         else:
-            yield Reason(ReasonCode.INPUT_REMOVED, removed(path), _short(node), None)
+            yield Reason(ReasonCode.INPUT_REMOVED, removed(path), short_name(node), None)
 
 
-def _short(node: Node | None) -> str | None:
+def short_name(node: Node | None) -> str | None:
     """Name content in a few characters, as git does."""
     match node:
         case None:
