@@ -123,6 +123,8 @@ def action_of(label: str, known: RecordedAction) -> Action:
         inputs=inputs,
         origins=known.origins,
         derived=known.derived,
+        members=known.members,
+        presence=known.presence,
         run=_never,
     )
 

@@ -12,17 +12,17 @@ from typing import TypeAlias
 import msgspec
 
 from strata_engine import codec
-from strata_engine.action import Action, Committed, Literal, Placement, Ref, Scope, Source, SourceTree, Stored
+from strata_engine.action import Action, Committed, Input, Literal, Placement, Ref, Scope, Source, SourceTree, Stored
 from strata_engine.action_cache import ActionCache, Corrupt, Hit, Lookup, Missing, artifact_of
 from strata_engine.cas import BlobLost, Cas
 from strata_engine.digest import ABSENT, stamp
-from strata_engine.errors import Diagnostic, SpecError
+from strata_engine.errors import Diagnostic, SpecError, StrataError
 from strata_engine.history import Past, Pasts, PlacedOutput
 from strata_engine.key import Key, compute
 from strata_engine.recorded_graph import RecordedAction, read_graph
 from strata_engine.sources import Reads
 from strata_engine.staleness import Reason, ReasonCode, explain
-from strata_engine.tree import Artifact, File, Node, lookup, total_size
+from strata_engine.tree import Artifact, File, Node, Tree, lookup, total_size
 
 EVICTED = Reason(ReasonCode.EVICTED, "store")
 """The store has lost what it knew of an action: it was emptied, or is another one. One loss, whatever it hits."""
@@ -94,20 +94,20 @@ class Decider:
 
     def resolve(self, action: Action, artifact_of_label: Callable[[str], Artifact]) -> dict[str, Node]:
         """Give the content of each input. Raises SpecError for a source that is missing, `BlobLost`."""
-        nodes: dict[str, Node] = {}
-        for name, source in action.inputs.items():
-            match source:
-                case Ref(label=label, path=path):
-                    nodes[name] = entry_of(self.cas, artifact_of_label(label), Ref(label, path))
-                case Source(path=path):
-                    nodes[name] = self.sources.file(path)
-                case SourceTree(path=path, accept=accept, follow=follow):
-                    nodes[name] = self.sources.tree(self.cas, path, accept, follow=follow)
-                case Literal(data=data):
-                    nodes[name] = File(self.cas.put(data))
-                case Stored(node=node):
-                    nodes[name] = node
-        return nodes
+        return {name: self._node(source, artifact_of_label) for name, source in action.inputs.items()}
+
+    def _node(self, source: Input, artifact_of_label: Callable[[str], Artifact]) -> Node:
+        match source:
+            case Ref(label=label, path=path):
+                return entry_of(self.cas, artifact_of_label(label), Ref(label, path))
+            case Source(path=path):
+                return self.sources.file(path)
+            case SourceTree(path=path, accept=accept, follow=follow):
+                return self.sources.tree(self.cas, path, accept, follow=follow)
+            case Literal(data=data):
+                return File(self.cas.put(data))
+            case Stored(node=node):
+                return node
 
     def key(self, action: Action, inputs: Mapping[str, Node]) -> Key:
         """Compute the action's key."""
@@ -254,6 +254,31 @@ class Decider:
         except (BlobLost, ValueError):
             found = (EVICTED,)
         return (*failed, *found)
+
+    def changes_so_far(self, action: Action, known: Callable[[str], Artifact | None]) -> tuple[Reason, ...]:
+        """Say what has changed of an action of which not all inputs are known: these count as they were last.
+
+        For a dry run, which makes nothing.
+        """
+        refs = dict.fromkeys(source.label for source in action.inputs.values() if isinstance(source, Ref))
+        there = {label: known(label) for label in refs}
+        made = {label: artifact for label, artifact in there.items() if artifact is not None}
+        awaited = tuple(Reason(ReasonCode.UPSTREAM_CHANGED, label) for label in refs if label not in made)
+        past = self.history.past(action.label)
+        if past is None:
+            return (Reason(ReasonCode.FIRST_BUILD, action.label), *awaited)
+        nodes: dict[str, Node] = {}
+        try:
+            root = Tree(codec.decode_action(self.cas.get(past.key)).input_root_digest)
+            for name, source in action.inputs.items():
+                last = isinstance(source, Ref) and source.label not in made
+                node = lookup(self.cas, root, name) if last else self._node(source, made.__getitem__)
+                nodes |= {} if node is None else {name: node}
+            changes = self.changes(action, self.key(action, nodes), past)
+        except (StrataError, ValueError):
+            # Lost, or not to be had: what is awaited is reason enough.
+            changes = ()
+        return (*changes, *awaited, *self.displaced(action.label))
 
     def _source(self, action: Action, name: str) -> str:
         """Give the file or folder that an input was which is there no more, where the last builds' graph knows it."""

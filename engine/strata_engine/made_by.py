@@ -99,20 +99,19 @@ def _inputs(
 
 def _giver(reader: Reader, inputs: list[_Input], node: Node, path: str) -> tuple[_Input, str] | None:
     """Find the input that has the content, and where in it: under the name that is most like the one it has here."""
+    telling = not isinstance(node, File) or node.digest.size > 0
+    whole = next((each for each in inputs if each.node == node), None)
+    if whole is not None and telling:
+        return whole, ""
     parts = path.split("/") if path else []
-    for start in range(len(parts) + 1):
+    for start in range(len(parts)):
         tail = "/".join(parts[start:])
-        if not tail and parts:
-            break
         for each in inputs:
-            if isinstance(each.node, Tree):
-                for base in ("", *_folders(reader, each.node)):
-                    inner = "/".join(filter(None, (base, tail)))
-                    if _lookup(reader, each.node, inner) == node:
-                        return each, inner
-            elif each.node == node and (not parts or start == len(parts) - 1):
-                return each, ""
-    if isinstance(node, File) and node.digest.size:
+            for base in ("", *_folders(reader, each.node)) if isinstance(each.node, Tree) else ():
+                inner = "/".join(filter(None, (base, tail)))
+                if _lookup(reader, each.node, inner) == node:
+                    return each, inner
+    if isinstance(node, File) and telling:
         # Under another name altogether: any content but none at all is as good as a name.
         for each in inputs:
             if isinstance(each.node, Tree):

@@ -39,6 +39,10 @@ class RecordedAction(msgspec.Struct, frozen=True, array_like=True):
     """As the action's own: the subjects that a person knows its parameters by."""
     derived: dict[str, str] = {}
     """As the action's own: the labels that its parameters were taken from."""
+    members: dict[str, str] = {}
+    """As the action's own: the lists that name its inputs, by the folder that these are in."""
+    presence: str = ""
+    """As the action's own: the parameter that decides whether it has most of its others."""
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -92,6 +96,8 @@ def _known(
                 inputs=inputs,
                 origins=dict(item.origins),
                 derived=dict(item.derived),
+                members=dict(item.members),
+                presence=item.presence,
             )
         else:
             waiting.append(label)

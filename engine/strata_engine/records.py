@@ -49,6 +49,10 @@ class Records(Sequence[RunRecord]):
             return cls(path.read_bytes())
         return cls()
 
+    def with_one(self, record: RunRecord) -> Records:
+        """Give these records and one more, the newest."""
+        return Records(b"\n".join((self._data, msgspec.json.encode(record))))
+
     def __len__(self) -> int:
         return len(self._lines)
 

@@ -193,8 +193,9 @@ class Scheduler:
                 self._finish(failed(label, "", error))
             elif isinstance(item, Expansion):
                 self._expand(item)
-            elif (unknown := self._unknown_input(item)) is not None:
-                self._finish(self._would_run(item, None, Reason(ReasonCode.UPSTREAM_CHANGED, unknown)))
+            elif self._unknown_input(item) is not None:
+                changes = self._decider.changes_so_far(item, lambda needed: self._done[needed].artifact)
+                self._finish(self._would_run(item, None, *changes))
             else:
                 batch.append(item)
         decided = await in_thread(self._deciding.some, batch) if batch else 0

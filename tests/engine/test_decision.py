@@ -382,3 +382,22 @@ def test_a_rule_that_cannot_even_be_decided_about_is_its_own_failure(site: Site)
     assert set(ids) == {"rule-crashed", "missing-file", "missing-output"}
     assert ids["missing-file"] == "there is no file `none`"
     assert ids["missing-output"] == "`good` has no output `no/such`"
+
+
+def test_a_dry_run_tells_all_that_is_known_of_what_waits_for_another(site: Site) -> None:
+    site.write("src.txt", "1")
+    site.write("own.txt", "1")
+
+    def items(say: str) -> list[Action]:
+        return [make("a", inputs={"src": Source("src.txt")}), make("b", "a", inputs={"own": Source("own.txt")}, say=say)]
+
+    site.build(items("x"))
+    site.write("src.txt", "2")
+    assert reasons(site.build(items("x"), dry_run=True), "b") == ["upstream-changed a"]
+    site.write("own.txt", "2")
+    own = f"input-changed own.txt: {short('1')} → {short('2')}"
+    dry = site.build(items("y"), dry_run=True)
+    assert reasons(dry, "b") == ["parameter-changed say: x → y", own, "upstream-changed a"]
+    assert report(dry, "b").key == "", "it depends on what `a` will be"
+    (site.root / "own.txt").unlink()
+    assert reasons(site.build(items("y"), dry_run=True), "b") == ["upstream-changed a"]

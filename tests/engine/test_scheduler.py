@@ -360,7 +360,7 @@ def test_a_dry_run_tells_what_would_run_and_writes_nothing(site: Site) -> None:
     }  # fmt: skip
     assert reasons(result, "lock") == ["first-build lock"]
     assert reasons(result, "install") == ["upstream-changed lock"]
-    assert reasons(result, "end") == ["upstream-changed link"]
+    assert reasons(result, "end") == ["first-build end", "upstream-changed link"]
     assert result.exit_code == 0
     assert files_of(site) == before
     with site.opened_store() as store:
