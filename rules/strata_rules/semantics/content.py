@@ -42,7 +42,8 @@ def of_nodes(cas: Reader, found: Found) -> Iterator[str]:
     if trees:
         packages = [_wheel(cas, side) for side in (old, new)]
         yield from _packages(*({each.name: each} if each else {} for each in packages))
-        yield from _files(cas, old, new, described=not any(packages))
+        if not any(packages) or all(packages):
+            yield from _files(cas, old, new, described=not any(packages))
     elif found.name.startswith("pins/"):
         yield from _packages(*(_pins(_read(cas, side)) for side in (old, new)))
     elif found.name == "archive":
@@ -229,7 +230,7 @@ def _file(cas: Reader, old: Node | None, new: Node | None) -> Iterator[str]:
     if texts[0] is None or texts[1] is None:
         yield " → ".join(size(side.digest.size) if side else "(none)" for side in files)
     elif files[0] and files[1]:
-        yield from _diff(texts[0], texts[1])
+        yield from _diff(texts[0], texts[1]) if texts[0] != texts[1] else ()
     else:
         count = len(texts[0]) + len(texts[1])
         yield f"{'+' if files[1] else '-'}{count} line{'' if count == 1 else 's'}"
@@ -272,9 +273,8 @@ def _diff(old: list[str], new: list[str]) -> Iterator[str]:
     if max(map(len, middles)) > MAX_LINES:
         yield f"+{len(middles[1])} -{len(middles[0])} lines"
         return
-    changes = [
-        line for line in list(difflib.unified_diff(middles[0], middles[1], n=0, lineterm=""))[2:] if line[:2] != "@@"
-    ]
+    compared = difflib.unified_diff(middles[0], middles[1], n=0, lineterm="")
+    changes = [line for line in compared if line[:2] != "@@"][2:]
     signs = [line[:1] for line in changes]
     yield f"+{signs.count('+')} -{signs.count('-')} lines, from line {start + 1} on"
     yield from (f"{line[:1]} {line[1:].rstrip()}" for line in changes[:DIFF_LINES])
