@@ -17,7 +17,7 @@ from strata_engine.run_record import ActionReport
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.tree import Reader
 from strata_engine.words import fit, printable
-from strata_rules.semantics import content, written
+from strata_rules.semantics import content
 from strata_rules.semantics.sides import Sides, both_sides
 
 LINES = 12
@@ -49,6 +49,8 @@ def details(cas: Reader, root: Path, report: ActionReport, reason: Reason) -> li
 def _lines(cas: Reader, root: Path, report: ActionReport, reason: Reason) -> Iterator[str]:
     match reason.reason:
         case ReasonCode.PARAMETER_CHANGED | ReasonCode.DEFINITION_CHANGED:
+            from strata_rules.semantics import written  # noqa: PLC0415 - reading TOML with places costs its time
+
             yield from written.lines(root, reason)
         case ReasonCode.RULE_CHANGED:
             yield f"Strata itself changed: what `{reason.subject}` does is version {_told(reason, 'v')}"

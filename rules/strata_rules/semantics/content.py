@@ -6,9 +6,7 @@ modules that cost more to import than all that is said here takes. What is damag
 
 from __future__ import annotations
 
-import difflib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -130,6 +128,8 @@ def _pins(data: bytes) -> dict[str, _Package]:
 
 def _locked(data: bytes) -> dict[tuple[str, str], tuple[str, set[str]]]:
     """Give of each locked package its index and the file names of its wheels."""
+    import tomllib  # noqa: PLC0415 - most changes need none
+
     found: dict[tuple[str, str], tuple[str, set[str]]] = {}
     for package in tomllib.loads(data.decode()).get("packages", ()):
         wheels: list[dict[str, Any]] = package.get("wheels", [])
@@ -273,6 +273,8 @@ def _diff(old: list[str], new: list[str]) -> Iterator[str]:
     if max(map(len, middles)) > MAX_LINES:
         yield f"+{len(middles[1])} -{len(middles[0])} lines"
         return
+    import difflib  # noqa: PLC0415 - most changes need none
+
     compared = difflib.unified_diff(middles[0], middles[1], n=0, lineterm="")
     changes = [line for line in compared if line[:2] != "@@"][2:]
     signs = [line[:1] for line in changes]
