@@ -65,6 +65,10 @@ class Composition:
         self._owners.setdefault(full, {})[prefix] = local
         return full
 
+    def known(self, prefix: str, local: str) -> str | None:
+        """Give the same where it is known by now that a member has such an action."""
+        return self._full[prefix].get(local)
+
     def owners(self, label: str) -> Mapping[str, str]:
         """Give the prefixes of the members that have a label, and what they call it."""
         return self._owners.get(label, {})

@@ -18,7 +18,7 @@ from strata_engine.build_result import BuildResult
 from strata_engine.compose import Composition
 from strata_engine.digest import Digest
 from strata_engine.events import Outcome
-from strata_engine.history import History, Past, PlacedOutput
+from strata_engine.history import Past, Pasts, PlacedOutput
 from strata_engine.run_record import ActionReport
 from strata_engine.sources import Sources
 from strata_engine.staleness import Reason
@@ -29,7 +29,7 @@ from strata_engine.workspace import Workspace
 class Local(NamedTuple):
     """What one workspace remembers."""
 
-    history: History
+    history: Pasts
     sources: Sources
 
 
@@ -118,7 +118,7 @@ class Federation:
         """Trust nothing that stands at a place."""
         self._at(path).forget_placed(path)
 
-    def _at(self, path: Path) -> History:
+    def _at(self, path: Path) -> Pasts:
         return self._parts[self._placed[path]].history
 
     # -- the end -----------------------------------------------------------------------------------------------------

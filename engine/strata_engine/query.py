@@ -13,7 +13,7 @@ that a platform's brackets, as in `app/archive[win_amd64,zip]`, need none.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol, TypeAlias
@@ -92,7 +92,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "attr": Function("attr(NAME, PATTERN[, X])", "the actions with an attribute that matches", 2, 3),
     "input": Function("input(PATTERN[, X])", "the actions that read a matching file of the workspace", 1, 2),
     "output": Function("output(PATTERN[, X])", "the actions whose output is put at a matching place", 1, 2),
-    "stale": Function("stale()", "what a build would not find up to date", 0, 0),
+    "stale": Function("stale()", "what is not up to date of what a build is for, or was built before", 0, 0),
     "ran": Function("ran([RUN])", "what was executed in a build, the last one without RUN", 0, 1),
     "hit": Function("hit([RUN])", "what came from a cache in a build", 0, 1),
     "failed": Function("failed([RUN])", "what failed in a build", 0, 1),
@@ -131,6 +131,19 @@ class _Token(NamedTuple):
 def parse(text: str) -> Expression:
     """Read an expression. Raises SpecError, with the place in the text."""
     return _Parser(text).whole()
+
+
+def words(expression: Expression) -> Iterator[str]:
+    """List the words of an expression, arguments of functions among them."""
+    match expression:
+        case Word(text=text):
+            yield text
+        case Operation(left=left, right=right):
+            yield from words(left)
+            yield from words(right)
+        case Call(arguments=arguments):
+            for argument in arguments:
+                yield from words(argument)
 
 
 def evaluate(expression: Expression, world: World, text: str = "") -> Labels:
@@ -278,11 +291,20 @@ class _Evaluation:
         rest = arguments[1:] if name == "attr" else arguments
         pattern = self._text_of(rest[0])
         among = self.of(rest[1]) if len(rest) > 1 else self._world.labels()
+        self._check_attribute(attribute, among, arguments[0])
         return frozenset(
             label
             for label in among
             if any(fnmatchcase(value, pattern) for value in self._world.attributes(label).get(attribute, ()))
         )
+
+    def _check_attribute(self, name: str, among: Labels, at: Expression) -> None:
+        """Refuse an attribute that no action can have."""
+        known = self._world.attributes(next(iter(among))) if among else {name: ()}
+        if name not in known and isinstance(at, Word):
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"attributes are {', '.join(f'`{n}`' for n in known)}"
+            raise wrong(self._text, at.at, f"actions have no attribute `{name}`", hint, len(name))
 
     def _text_of(self, argument: Expression) -> str:
         if isinstance(argument, Word):

@@ -107,20 +107,32 @@ class Session:
         self.surveyed = Survey()
         """What `lock` found that was to do nothing, or a build that was to replace no lock."""
 
+    @property
+    def opened(self) -> Build:
+        """The opened build."""
+        return self._build
+
     # -- what the commands do ----------------------------------------------------------------------------------------
 
     def build(
-        self, labels: Sequence[str], settings: Settings, *, publish: bool = False, clean: bool = False
+        self,
+        labels: Sequence[str],
+        settings: Settings,
+        *,
+        publish: bool = False,
+        clean: bool = False,
+        exactly: bool = False,
     ) -> BuildResult:
         """Build the selected layers, or the given labels and what they need; with `publish`, write archives too.
 
-        With `clean`, every output is put in its place anew, whatever stands there.
+        With `clean`, every output is put in its place anew, whatever stands there. With `exactly`, no labels mean that
+        nothing is wanted: a query may have found nothing.
         """
         anew = self.selection.anew()
-        plan, earlier = self._plan(settings, anew=anew, everything=bool(labels))
+        plan, earlier = self._plan(settings, anew=anew, everything=bool(labels) or exactly)
         if earlier is not None and earlier.exit_code:
             return earlier
-        wanted = self.wanted(plan, labels, locked=settings.locked)
+        wanted = self.wanted(plan, labels, locked=settings.locked) if labels or not exactly else []
         places = self.places(plan, wanted)
         made = self._archives(plan)
         if publish:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +23,7 @@ from strata_rules.cli.report import result_fields, with_stack
 from strata_rules.cli.session_call import build_settings, built, wishes_of
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
 from strata_rules.cli.status import show_stack
+from strata_rules.repository.labels import is_query, names_repository
 from strata_rules.selection import Wish
 from strata_rules.session import Session
 
@@ -65,14 +66,20 @@ def command(
 ) -> int:
     """Bring the layers of a stack up to date: lock what has no valid lock, fetch, install, link.
 
-    LABELS, such as `app-hello` or `framework-console/lock`, restrict it to these and what they need. Nothing whose
-    inputs are unchanged is done again.
+    LABELS, such as `app-hello` or `framework-console/lock`, restrict it to these and what they need; so does a query,
+    such as `kind(Archive) & app-*` (see `strata graph query --help`). `//...` means all stack files of the git
+    repository, `//DIR:LABEL` a part of one. Nothing whose inputs are unchanged is done again.
     """
-    spec, labels = split_arguments(arguments, Path.cwd())
+    across = names_repository(arguments)
+    spec, labels = split_arguments(arguments, Path.cwd()) if not across else (None, arguments)
     locked = given.locked or not _may_lock(lock_if_needed, lock_alias)
     given = replace(given, dry_run=given.dry_run or check, locked=locked)
     may_lock, may_build = Wish.NO if locked else Wish.IF_NEEDED, Wish.YES if build else Wish.NO
     wishes = wishes_of(given, lock=may_lock, build=may_build, publish=True)
+    if across and (publish or watch or given.show or given.show_only):
+        raise click.UsageError(
+            "`--publish`, `--watch` and `--show` are for one stack, not for labels that begin with `//`"
+        )
     stack = show_stack(settings, spec, given, wishes) if given.show or given.show_only else None
     if given.show_only:
         return 0
@@ -89,8 +96,17 @@ def command(
         return document_text("strata.build", 1, with_stack(fields, stack))
 
     def work(session: Session) -> BuildResult:
-        return session.build(labels, build_settings(given, force), publish=publish, clean=clean)
+        asked, more = _found(session, labels) if any(map(is_query, labels)) else (labels, {})
+        return session.build(asked, build_settings(given, force), publish=publish, clean=clean, **more)
 
+    if across:
+        # Here and not above: only this pays for it.
+        from strata_rules.cli.repository_call import built_across  # noqa: PLC0415 - see the comment above
+
+        result = built_across(settings, labels, given, force=force, wishes=wishes, clean=clean)
+        if given.as_json:
+            emit(document(result))
+        return code(result)
     if watch:
         _watch(settings, spec, given, lambda saw: built(settings, spec, given, work, wishes=wishes, saw=saw))
     result = built(
@@ -105,6 +121,15 @@ def command(
     if given.as_json:
         emit(document(result))
     return code(result)
+
+
+def _found(session: Session, labels: Sequence[str]) -> tuple[Sequence[str], dict[str, bool]]:
+    """Answer the queries among labels. They may have found nothing, which does not mean everything."""
+    from strata_rules.repository.ask import answer, world_of_stack  # noqa: PLC0415 - only this pays for it
+
+    world = world_of_stack(session)
+    found = [each for label in labels for each in (answer(world, label) if is_query(label) else [label])]
+    return found, {"exactly": True}
 
 
 def _watch(

@@ -1,0 +1,60 @@
+"""Open the stacks of a repository that a command line names, and show what is done with them, as `session_call` does.
+
+It is the seam for labels that begin with `//`; what such a label means is the repository package's to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from strata_engine.build import BuildResult
+from strata_engine.errors import SpecError
+from strata_engine.events import Listener
+from strata_rules.cli.given import Given
+from strata_rules.cli.options import Settings
+from strata_rules.cli.session_call import build_settings, session_options
+from strata_rules.repository.ask import patterns, wanted
+from strata_rules.repository.labels import repository_root
+from strata_rules.repository.opened import Repository, open_repository
+from strata_rules.repository.which import stack_files
+from strata_rules.selection import NO_WISHES, Wishes
+
+
+@contextlib.contextmanager
+def repository_of(
+    arguments: Sequence[str],
+    given: Given,
+    listeners: Sequence[Listener] = (),
+    *,
+    wishes: Wishes = NO_WISHES,
+    reading: bool = False,
+) -> Iterator[Repository]:
+    """Open the stacks that labels and queries name. Raises StrataError."""
+    root = repository_root(Path.cwd())
+    found = stack_files(root, patterns(arguments))
+    options = session_options(given)
+    with open_repository(root, found.files, options, listeners, wishes=wishes, reading=reading) as repository:
+        repository.broken += [SpecError(problem) for problem in found.problems]
+        yield repository
+
+
+def built_across(
+    settings: Settings,
+    arguments: Sequence[str],
+    given: Given,
+    *,
+    force: tuple[str, ...] = (),
+    wishes: Wishes = NO_WISHES,
+    clean: bool = False,
+) -> BuildResult:
+    """Build what the arguments name under a console, and say the errors that no event brought."""
+    with (
+        settings.open_console(explain=given.explain, dry_run=given.dry_run) as console,
+        repository_of(arguments, given, (console,), wishes=wishes) as repository,
+    ):
+        asked = wanted(repository, arguments, locked=given.locked)
+        result = repository.run(asked, build_settings(given, force), clean=clean)
+        console.tell(result.diagnostics)
+        return result
