@@ -166,7 +166,7 @@ const say = (text) => {
 
 // -- what is selected, and what is searched for --------------------------------------------------------------------
 
-const state = { selected: -1, terms: [], matches: null };
+const state = { selected: -1, terms: [], matches: null, printing: false };
 const listeners = { select: [], search: [], theme: [] };
 const on = (what, listener) => listeners[what].push(listener);
 const tell = (what, ...given) => listeners[what].forEach((listener) => listener(...given));

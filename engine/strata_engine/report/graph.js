@@ -81,13 +81,13 @@ function columnsOf(lanes, count, room) {
 }
 
 /** Decide where everything is. */
-function layOut(width) {
+function layOut(width, stacked) {
   const shown = actions.filter((action) => graph.everything || moved(action));
   const ranks = [...new Set(shown.map((action) => action.column))].sort((a, b) => a - b);
   const rank = new Map(ranks.map((column, at) => [column, at]));
-  graph.stacked = width < 640;
-  const longest = Math.max(...data.groups.map((name) => name.length), 8);
-  const head = graph.stacked ? 0 : Math.min(250, 54 + 8.7 * longest);
+  graph.stacked = stacked;
+  const longest = Math.max(...data.groups.map((name) => name.length), 13);
+  const head = graph.stacked ? 0 : Math.min(250, 66 + 8.4 * longest);
   graph.head = head;
   const lanes = data.groups.map((name, group) => ({ name, group, cells: new Map(), count: 0 }));
   const kinds = ranks.map(() => new Set());
@@ -143,11 +143,10 @@ function placeCell(cell, column, lane, above) {
   return LANE.caption + Math.ceil(cell.length / row) * pitch - form.gap;
 }
 
-function drawGraph() {
-  const width = graph.scroller.clientWidth;
+function drawGraph(width = graph.scroller.clientWidth, stacked = width < 640) {
   graph.width = width;
   const hadFocus = graph.scroller.contains(document.activeElement);
-  const plan = layOut(width);
+  const plan = layOut(width, stacked);
   graph.nodes.clear();
   const plane = el("div", { class: "plane", style: { width: `${plan.width}px`, height: `${plan.height}px`, "--head": `${graph.head - 8}px` } });
   plane.append(el("div", { class: "kinds", "aria-hidden": "true", style: { width: `${plan.width}px` } },
@@ -161,6 +160,7 @@ function drawGraph() {
   graph.edges = svg;
   graph.plane = plane;
   plane.append(svg);
+  graph.scroller.classList.toggle("stacked", stacked);
   graph.scroller.classList.toggle("many", graph.places.size > 1500);
   graph.scroller.replaceChildren(plan.lanes.length ? plane : el("p", { class: "soft" }, "There is nothing to draw."));
   if (!graph.nodes.has(graph.current)) graph.current = graph.places.keys().next().value ?? -1;

@@ -119,6 +119,28 @@ function searched() {
   $("found").textContent = count === undefined ? "" : `${count.toLocaleString("en")} found`;
 }
 
+// -- printing ------------------------------------------------------------------------------------------------------
+
+const PAPER = 700;
+
+function startPrinting() {
+  let theme = null;
+  addEventListener("beforeprint", () => {
+    theme ??= $("theme").dataset.name;
+    state.printing = true;
+    document.documentElement.dataset.theme = "light";
+    drawGraph(PAPER, true);
+    drawTimeline(PAPER);
+  });
+  addEventListener("afterprint", () => {
+    setTheme(theme ?? "auto");
+    theme = null;
+    state.printing = false;
+    drawGraph();
+    drawTimeline();
+  });
+}
+
 // -- the parts, in order -------------------------------------------------------------------------------------------
 
 const NAMES = {
@@ -132,6 +154,7 @@ function start() {
   $("help").addEventListener("click", showKeys);
   $("search").addEventListener("input", searched);
   addEventListener("keydown", pageKey);
+  startPrinting();
   fillOutcome();
   const sections = [messages(), causes(), startGraph(), startTimeline(), slowest(), whatIf(), sizes(), startTable()].filter(Boolean);
   $("main").append(...sections);
@@ -143,6 +166,8 @@ function start() {
     drawTimeline();
     fillTable();
     const resized = new ResizeObserver(() => {
+      // Paper has a width of its own, for which all has been drawn.
+      if (state.printing) return;
       if (graph.scroller.clientWidth !== graph.width) drawGraph();
       redraw();
     });

@@ -26,6 +26,7 @@ class Work(NamedTuple):
     pools: tuple[str, ...]
     needs: tuple[tuple[int, ...], ...]
     """Positions among `labels`; all of them are smaller than one's own."""
+    needing: tuple[tuple[int, ...], ...]
 
 
 def work_of(reports: Sequence[ActionReport], pools: Mapping[str, str]) -> Work:
@@ -45,11 +46,17 @@ def work_of(reports: Sequence[ActionReport], pools: Mapping[str, str]) -> Work:
                 waiting += fresh
             else:
                 order.setdefault(waiting.pop(), len(order))
+    needs = tuple(tuple({order[name] for name in needed[label] if order[name] < at}) for label, at in order.items())
+    needing: list[list[int]] = [[] for _ in order]
+    for at, above in enumerate(needs):
+        for each in above:
+            needing[each].append(at)
     return Work(
         tuple(order),
         tuple(known[label].seconds for label in order),
         tuple(pools.get(label, "cpu") for label in order),
-        tuple(tuple({order[name] for name in needed[label] if order[name] < at}) for label, at in order.items()),
+        needs,
+        tuple(map(tuple, needing)),
     )
 
 
@@ -64,15 +71,11 @@ def longest(work: Work, cached: Container[int] = ()) -> float:
 
 def played(work: Work, workers: Mapping[str, int], cached: Container[int] = ()) -> float:
     """Give how long it takes with so many workers per pool; a pool that is not named has no bound."""
-    needing: list[list[int]] = [[] for _ in work.labels]
     missing = [len(needs) for needs in work.needs]
-    for at, needs in enumerate(work.needs):
-        for each in needs:
-            needing[each].append(at)
     seconds = [0.0 if at in cached else each for at, each in enumerate(work.seconds)]
     ways = list(seconds)
     for at in range(len(ways) - 1, -1, -1):
-        ways[at] += max((ways[each] for each in needing[at]), default=0.0)
+        ways[at] += max((ways[each] for each in work.needing[at]), default=0.0)
     free = {pool: workers.get(pool, UNBOUNDED) or len(work.labels) for pool in set(work.pools)}
     ready: dict[str, list[tuple[float, int]]] = {pool: [] for pool in free}
     running: list[tuple[float, int]] = []
@@ -90,7 +93,7 @@ def played(work: Work, workers: Mapping[str, int], cached: Container[int] = ()) 
             return now
         now, at = heapq.heappop(running)
         free[work.pools[at]] += 1
-        for each in needing[at]:
+        for each in work.needing[at]:
             missing[each] -= 1
             if not missing[each]:
                 heapq.heappush(ready[work.pools[each]], (-ways[each], each))
@@ -103,7 +106,7 @@ def savings(work: Work, mnemonics: Mapping[str, str], workers: Mapping[str, int]
     for at, label in enumerate(work.labels):
         kinds.setdefault(mnemonics.get(label, ""), []).append(at)
     # What saves most is among what took longest, or is on the way on which all waits.
-    tried = [(work.labels[at], False, [at]) for at in by_seconds[: 4 * most]]
+    tried = [(work.labels[at], False, [at]) for at in by_seconds[: 2 * most]]
     tried += [(kind, True, ats) for kind, ats in kinds.items() if len(ats) > 1]
     base = longest(work), played(work, workers) if workers is not None else 0.0
     found = []

@@ -32,9 +32,8 @@ function startTimeline() {
 const x = (at, width) => time.gutter + ((at - time.from) / (time.to - time.from)) * (width - time.gutter - 8);
 const unX = (px, width) => time.from + ((px - time.gutter) / (width - time.gutter - 8)) * (time.to - time.from);
 
-function drawTimeline() {
+function drawTimeline(width = time.box.clientWidth) {
   if (!time.canvas?.isConnected) return;
-  const width = time.box.clientWidth;
   const height = 24 + time.rows.length * time.row + 4;
   const ratio = window.devicePixelRatio || 1;
   const { canvas } = time;
