@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from strata_engine.errors import ActionError, Diagnostic, HostError, Place, SpecError, StrataError
-from strata_rules.download.credentials import userinfo, without_userinfo
+from strata_engine.logins import userinfo, without_userinfo
 from strata_rules.spec.source import did_you_mean
 from strata_rules.spec.uvconfig import WRITE_LOGIN, is_readable
 

@@ -14,9 +14,10 @@ import pytest
 
 from strata_engine.digest import Digest
 from strata_engine.errors import HostError
+from strata_engine.logins import public_url
 from strata_engine.tree import BlobWriter
 from strata_rules.download.client import Network, download
-from strata_rules.download.credentials import Credentials, credentials_of, public_url
+from strata_rules.download.credentials import Credentials, credentials_of
 
 DATA = bytes(range(256)) * 20_000  # 5 MB: several chunks
 WANTED = Digest.of(DATA)

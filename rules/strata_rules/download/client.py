@@ -28,8 +28,9 @@ import anyio.to_thread
 
 from strata_engine.digest import CHUNK, Digest, DigestWriter, is_sha256
 from strata_engine.errors import Diagnostic, HostError, Place
+from strata_engine.logins import public_url, redirected, without_userinfo
 from strata_engine.tree import Store
-from strata_rules.download.credentials import Credentials, public_url, redirected, without_userinfo
+from strata_rules.download.credentials import Credentials
 from strata_rules.download.part import Body
 
 if TYPE_CHECKING:

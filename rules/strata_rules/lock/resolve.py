@@ -24,8 +24,8 @@ import msgspec
 
 from strata_engine.action import Execution
 from strata_engine.errors import Diagnostic, Place
+from strata_engine.logins import userinfo, without_userinfo
 from strata_rules import uv
-from strata_rules.download.credentials import userinfo, without_userinfo
 from strata_rules.lock import toml
 from strata_rules.lock.pins import Pin
 from strata_rules.lock.request import Request

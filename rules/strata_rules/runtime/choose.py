@@ -16,7 +16,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from strata_engine.digest import Digest, is_sha256
 from strata_engine.errors import Diagnostic, HostError, Place, SpecError
-from strata_rules.download.credentials import public_url
+from strata_engine.logins import public_url
 from strata_rules.runtime import pin as pins
 from strata_rules.runtime import table
 from strata_rules.runtime.capture import identity

@@ -100,7 +100,7 @@ def _public(line: str) -> str:
     """Leave out of URLs what may be a login or a signature: none is in a key, but files may have some."""
     if "://" not in line:
         return line
-    from strata_rules.download.credentials import public_url  # noqa: PLC0415 - most lines have no URL
+    from strata_engine.logins import public_url  # noqa: PLC0415 - most lines have no URL
 
     def shown(match: re.Match[str]) -> str:
         try:
