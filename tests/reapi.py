@@ -30,8 +30,9 @@ MESSAGES = {
     "root_directory_digest=5:Digest",
     "OutputSymlink": "path=1:string target=2:string",
     "ActionResult": "output_files=2:OutputFile* output_directories=3:OutputDirectory* exit_code=4:int32 "
-    "stdout_raw=5:bytes stdout_digest=6:Digest stderr_raw=7:bytes "
-    "execution_metadata=9:Metadata output_symlinks=12:OutputSymlink*",
+    "stdout_raw=5:bytes stdout_digest=6:Digest stderr_raw=7:bytes stderr_digest=8:Digest "
+    "execution_metadata=9:Metadata output_file_symlinks=10:OutputSymlink* "
+    "output_directory_symlinks=11:OutputSymlink* output_symlinks=12:OutputSymlink*",
 }
 
 
@@ -102,21 +103,27 @@ def proto_result(result: ActionResult) -> Any:
     return official(
         "ActionResult",
         output_files=[
-            official("OutputFile", path=path, digest=proto_digest(digest), is_executable=executable)
-            for path, digest, executable in sorted(result.output_files)
+            official("OutputFile", path=path, digest=proto_digest(digest), is_executable=executable, contents=contents)
+            for path, digest, executable, contents in sorted(result.output_files)
         ],
         output_directories=[
             official(
                 "OutputDirectory",
                 path=path,
                 tree_digest=tree and proto_digest(tree),
-                root_directory_digest=proto_digest(root),
+                is_topologically_sorted=ordered,
+                root_directory_digest=root and proto_digest(root),
             )
-            for path, root, tree in sorted(result.output_directories, key=lambda folder: folder.path)
+            for path, root, tree, ordered in sorted(result.output_directories, key=lambda folder: folder.path)
         ],
         exit_code=result.exit_code,
         stdout_raw=result.stdout_raw,
+        stdout_digest=result.stdout_digest and proto_digest(result.stdout_digest),
         stderr_raw=result.stderr_raw,
+        stderr_digest=result.stderr_digest and proto_digest(result.stderr_digest),
+        output_symlinks=[
+            official("OutputSymlink", path=path, target=target) for path, target in sorted(result.output_symlinks)
+        ],
         execution_metadata=official(
             "Metadata", worker=result.worker, execution_start_timestamp=start, execution_completed_timestamp=end
         )

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from strata_engine.cas import Cas
 from strata_engine.codec import (
+    OUTPUT,
     ActionResult,
     OutputDirectory,
     OutputFile,
@@ -24,9 +25,6 @@ from strata_engine.digest import Digest
 from strata_engine.index import Index
 from strata_engine.seal import seal
 from strata_engine.tree import Artifact, File, Tree
-
-OUTPUT = "out"
-"""The path of an action's one output."""
 
 _SEAL = 16
 """Bytes of seal at the start of a row."""
@@ -133,10 +131,12 @@ def _opened(key: Digest, row: bytes) -> Lookup:
 def artifact_of(result: ActionResult) -> Artifact:
     """Give the one output of a result. Raises ValueError where there is not exactly one, called `out`."""
     match result:
-        case ActionResult(output_files=(file,), output_directories=()) if file.path == OUTPUT:
+        case ActionResult(output_files=(file,), output_directories=(), output_symlinks=()) if file.path == OUTPUT:
             return File(file.digest, file.is_executable)
-        case ActionResult(output_files=(), output_directories=(folder,)) if folder.path == OUTPUT:
-            return Tree(folder.root_directory_digest)
+        case ActionResult(
+            output_files=(), output_directories=(OutputDirectory(path, Digest() as root),), output_symlinks=()
+        ) if path == OUTPUT:
+            return Tree(root)
         case _:
             raise ValueError(f"a result without exactly one output `{OUTPUT}`")
 

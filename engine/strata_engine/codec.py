@@ -16,6 +16,9 @@ from typing import NamedTuple, TypeAlias
 
 from strata_engine.digest import Digest, is_sha256
 
+OUTPUT = "out"
+"""The path of an action's one output."""
+
 
 class FileNode(NamedTuple):
     """A file in a Directory."""
@@ -52,7 +55,7 @@ class Command(NamedTuple):
 
     arguments: tuple[str, ...]
     environment_variables: tuple[tuple[str, str], ...] = ()
-    output_paths: tuple[str, ...] = ("out",)
+    output_paths: tuple[str, ...] = (OUTPUT,)
 
 
 class Action(NamedTuple):
@@ -65,19 +68,24 @@ class Action(NamedTuple):
 
 
 class OutputFile(NamedTuple):
-    """An output that is a file."""
+    """An output that is a file. `contents` are its bytes, or nothing where they are not sent along."""
 
     path: str
     digest: Digest
     is_executable: bool = False
+    contents: bytes = b""
 
 
 class OutputDirectory(NamedTuple):
-    """An output that is a folder. `tree_digest` (the REAPI `Tree` message) is made when a remote wants it."""
+    """An output that is a folder, by its root `Directory`, by a `Tree` message, or by both.
+
+    On this machine it is the root; the `Tree` is made for remotes, and servers of another make give nothing else.
+    """
 
     path: str
-    root_directory_digest: Digest
+    root_directory_digest: Digest | None
     tree_digest: Digest | None = None
+    is_topologically_sorted: bool = False
 
 
 class ActionResult(NamedTuple):
@@ -91,6 +99,10 @@ class ActionResult(NamedTuple):
     worker: str = "local"
     started_ns: int = 0
     completed_ns: int = 0
+    stdout_digest: Digest | None = None
+    stderr_digest: Digest | None = None
+    output_symlinks: tuple[SymlinkNode, ...] = ()
+    """Outputs that are symlinks; a path stands where a name does."""
 
 
 def encode_digest(digest: Digest) -> bytes:
@@ -225,28 +237,38 @@ def encode_action_result(result: ActionResult) -> bytes:
     out = []
     for file in sorted(result.output_files):
         body = _text(0x0A, _checked_path(file.path)) + _message(0x12, encode_digest(file.digest))
-        out.append(_message(0x12, body + (b"\x20\x01" if file.is_executable else b"")))
+        body += b"\x20\x01" if file.is_executable else b""
+        out.append(_message(0x12, body + (_message(0x2A, file.contents) if file.contents else b"")))
     for folder in sorted(result.output_directories, key=lambda item: item.path):
         body = _text(0x0A, _checked_path(folder.path))
         if folder.tree_digest is not None:
             body += _message(0x1A, encode_digest(folder.tree_digest))
-        out.append(_message(0x1A, body + _message(0x2A, encode_digest(folder.root_directory_digest))))
+        body += b"\x20\x01" if folder.is_topologically_sorted else b""
+        if folder.root_directory_digest is not None:
+            body += _message(0x2A, encode_digest(folder.root_directory_digest))
+        out.append(_message(0x1A, body))
     if result.exit_code:
         out.append(b"\x20" + _varint(result.exit_code & _UINT64))
     if result.stdout_raw:
         out.append(_message(0x2A, result.stdout_raw))
+    if result.stdout_digest is not None:
+        out.append(_message(0x32, encode_digest(result.stdout_digest)))
     if result.stderr_raw:
         out.append(_message(0x3A, result.stderr_raw))
+    if result.stderr_digest is not None:
+        out.append(_message(0x42, encode_digest(result.stderr_digest)))
     metadata = _text(0x0A, result.worker) + _timestamp(0x3A, result.started_ns) + _timestamp(0x42, result.completed_ns)
     if metadata:
         out.append(_message(0x4A, metadata))
+    out += [_pair(0x62, _checked_path(link.name), link.target) for link in sorted(result.output_symlinks)]
     return b"".join(out)
 
 
 def decode_action_result(data: bytes) -> ActionResult:
     """Decode an `ActionResult`, skipping fields that servers add. Raises ValueError where it is malformed."""
-    files, folders = [], []
+    files, folders, links = [], [], []
     exit_code, stdout, stderr, metadata = 0, b"", b"", b""
+    stdout_digest = stderr_digest = None
     for number, value in _fields(data):
         match number:
             case 2:
@@ -257,14 +279,33 @@ def decode_action_result(data: bytes) -> ActionResult:
                 exit_code = _signed(value, 32)
             case 5:
                 stdout = _bytes(value)
+            case 6:
+                stdout_digest = decode_digest(_bytes(value))
             case 7:
                 stderr = _bytes(value)
+            case 8:
+                stderr_digest = decode_digest(_bytes(value))
             case 9:
                 metadata = _bytes(value)
+            case 10 | 11 | 12:  # the first two are what it was called before
+                name, target = _decode_pair(_bytes(value))
+                links.append(SymlinkNode(_checked_path(name), target))
             case _:
                 pass
     worker, started, completed = _decode_metadata(metadata)
-    return ActionResult(tuple(files), tuple(folders), exit_code, stdout, stderr, worker, started, completed)
+    return ActionResult(
+        tuple(files),
+        tuple(folders),
+        exit_code,
+        stdout,
+        stderr,
+        worker,
+        started,
+        completed,
+        stdout_digest,
+        stderr_digest,
+        tuple(links),
+    )
 
 
 def encode_tree(root: Directory, children: Iterable[Directory]) -> bytes:
@@ -272,6 +313,23 @@ def encode_tree(root: Directory, children: Iterable[Directory]) -> bytes:
     parts = [_message(0x0A, encode_directory(root))]
     parts += [_message(0x12, encode_directory(child)) for child in children]
     return b"".join(parts)
+
+
+def decode_tree(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """Split a REAPI `Tree` into the encodings of its root and of the folders below, in the order found.
+
+    They are given as they are, because their digests are what they are known by. Raises ValueError where the message
+    is malformed or does not have exactly one root; what the encodings hold is for `decode_directory` to say.
+    """
+    roots, children = [], []
+    for number, value in _fields(data):
+        if number == 1:
+            roots.append(_bytes(value))
+        elif number == 2:
+            children.append(_bytes(value))
+    if len(roots) != 1:
+        raise ValueError(f"a Tree with {len(roots)} roots")
+    return roots[0], tuple(children)
 
 
 # The wire format: a field is a varint `number << 3 | type`, then a varint (type 0), 8 bytes (1), a length and that many
@@ -386,20 +444,6 @@ def _signed(value: _Value, bits: int) -> int:
     return number
 
 
-def _decode_file(data: bytes) -> FileNode:
-    name, digest, executable = "", None, False
-    for number, value in _fields(data):
-        if number == 1:
-            name = _string(value)
-        elif number == 2:
-            digest = decode_digest(_bytes(value))
-        elif number == 4:
-            executable = bool(_number(value))
-    if digest is None:
-        raise ValueError("an entry without a digest")
-    return FileNode(name, digest, executable)
-
-
 def _decode_node(data: bytes, at: int, size: int) -> FileNode:
     """Decode an entry of a Directory, byte for byte as `_entry` writes it: trees of 10,000 files pass through here."""
     end = at + size
@@ -447,22 +491,35 @@ def _decode_pair(data: bytes) -> tuple[str, str]:
 
 
 def _decode_output_file(data: bytes) -> OutputFile:
-    path, digest, executable = _decode_file(data)
-    return OutputFile(_checked_path(path), digest, executable)
+    path, digest, executable, contents = "", None, False, b""
+    for number, value in _fields(data):
+        if number == 1:
+            path = _string(value)
+        elif number == 2:
+            digest = decode_digest(_bytes(value))
+        elif number == 4:
+            executable = bool(_number(value))
+        elif number == 5:
+            contents = _bytes(value)
+    if digest is None:
+        raise ValueError("an output without a digest")
+    return OutputFile(_checked_path(path), digest, executable, contents)
 
 
 def _decode_output_directory(data: bytes) -> OutputDirectory:
-    path, tree, root = "", None, None
+    path, tree, root, ordered = "", None, None, False
     for number, value in _fields(data):
         if number == 1:
             path = _string(value)
         elif number == 3:
             tree = decode_digest(_bytes(value))
+        elif number == 4:
+            ordered = bool(_number(value))
         elif number == 5:
             root = decode_digest(_bytes(value))
-    if root is None:
-        raise ValueError("an output directory without its root")
-    return OutputDirectory(_checked_path(path), root, tree)
+    if root is None and tree is None:
+        raise ValueError("an output directory without a digest")
+    return OutputDirectory(_checked_path(path), root, tree, ordered)
 
 
 def _decode_metadata(data: bytes) -> tuple[str, int, int]:

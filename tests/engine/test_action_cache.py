@@ -6,7 +6,7 @@ import pytest
 
 from strata_engine.action_cache import ActionCache, Corrupt, Hit, Missing, artifact_of, result_of
 from strata_engine.cas import Cas
-from strata_engine.codec import ActionResult, OutputDirectory, OutputFile, encode_action_result
+from strata_engine.codec import ActionResult, OutputDirectory, OutputFile, SymlinkNode, encode_action_result
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.index import Index
 from strata_engine.seal import seal
@@ -70,6 +70,12 @@ CORRUPT = {
     "without a worker": sealed(KEY, encode_action_result(result_of(File(EMPTY), worker=""))),
     "without an output": sealed(KEY, encode_action_result(ActionResult())),
     "another output": sealed(KEY, encode_action_result(ActionResult((OutputFile("else", EMPTY),)))),
+    "a folder without its root": sealed(
+        KEY, encode_action_result(ActionResult(output_directories=(OutputDirectory("out", None, EMPTY),)))
+    ),
+    "a symlink beside its output": sealed(
+        KEY, encode_action_result(ActionResult((OutputFile("out", EMPTY),), output_symlinks=(SymlinkNode("l", "t"),)))
+    ),
     "two outputs": sealed(
         KEY, encode_action_result(ActionResult((OutputFile("out", EMPTY),), (OutputDirectory("out", EMPTY),)))
     ),

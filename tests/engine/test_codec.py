@@ -24,6 +24,7 @@ from strata_engine.codec import (
     decode_command,
     decode_digest,
     decode_directory,
+    decode_tree,
     encode_action,
     encode_action_result,
     encode_command,
@@ -67,18 +68,25 @@ COMMANDS = st.builds(
 ACTIONS = st.builds(Action, DIGESTS, DIGESTS, st.binary(max_size=5), PAIRS)
 RESULTS = st.builds(
     ActionResult,
-    st.dictionaries(NAMES, st.tuples(DIGESTS, st.booleans()), max_size=3).map(
+    st.dictionaries(NAMES, st.tuples(DIGESTS, st.booleans(), st.binary(max_size=3)), max_size=3).map(
         lambda files: tuple(OutputFile(path, *files[path]) for path in sorted(files))
     ),
-    st.dictionaries(NAMES, st.tuples(DIGESTS, st.one_of(st.none(), DIGESTS)), max_size=3).map(
-        lambda folders: tuple(OutputDirectory(path, *folders[path]) for path in sorted(folders))
-    ),
+    st.dictionaries(
+        NAMES,
+        st.tuples(st.none() | DIGESTS, st.none() | DIGESTS, st.booleans()).filter(lambda folder: any(folder[:2])),
+        max_size=3,
+    ).map(lambda folders: tuple(OutputDirectory(path, *folders[path]) for path in sorted(folders))),
     st.integers(-(2**31), 2**31 - 1),
     st.binary(max_size=200),
     st.binary(max_size=5),
     st.text(max_size=4),
     TIMES,
     TIMES,
+    st.none() | DIGESTS,
+    st.none() | DIGESTS,
+    st.dictionaries(NAMES, TEXTS, max_size=2).map(
+        lambda links: tuple(SymlinkNode(path, links[path]) for path in sorted(links))
+    ),
 )
 
 
@@ -146,6 +154,21 @@ def test_a_digest_is_encoded_as_the_official_runtime_does_and_comes_back(digest:
 def test_a_tree_is_encoded_as_the_official_runtime_does(root: Directory, children: list[Directory]) -> None:
     theirs = official("Tree", root=proto_directory(root), children=[proto_directory(child) for child in children])
     same(encode_tree(root, children), theirs)
+    whole = (encode_directory(root), tuple(map(encode_directory, children)))
+    assert decode_tree(encode_tree(root, children)) == whole
+
+
+@pytest.mark.parametrize("data", [b"", b"\x12\x00", b"\x0a\x00\x0a\x00", b"\x0a\x01", b"\x08\x00"])
+def test_a_tree_without_exactly_one_root_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode_tree(data)
+
+
+@pytest.mark.parametrize("field", ["output_symlinks", "output_file_symlinks", "output_directory_symlinks"])
+def test_outputs_that_are_symlinks_are_seen_under_every_name_they_had(field: str) -> None:
+    theirs = official("ActionResult", **{field: [{"path": "out", "target": "/etc/passwd"}]})
+    found = decode_action_result(theirs.SerializeToString())
+    assert found.output_symlinks == (SymlinkNode("out", "/etc/passwd"),)
 
 
 def test_names_are_sorted_by_their_bytes_and_not_by_utf16() -> None:
@@ -236,7 +259,7 @@ def test_a_result_of_another_server_is_read_without_what_we_do_not_know() -> Non
     )
     unknown = b"\xf8\x07\x01" + b"\xfd\x07abcd" + b"\xf9\x07abcdefgh"
     assert decode_action_result(theirs.SerializeToString() + unknown) == ActionResult(
-        (OutputFile("out", EMPTY),), exit_code=-9, worker="w"
+        (OutputFile("out", EMPTY, contents=b"inline"),), exit_code=-9, worker="w", stdout_digest=EMPTY
     )
 
 
@@ -254,7 +277,7 @@ def test_an_output_path_that_leaves_its_place_is_refused(path: str) -> None:
 
 
 DECODERS: list[Callable[[bytes], object]] = [
-    decode_digest, decode_directory, decode_command, decode_action, decode_action_result
+    decode_digest, decode_directory, decode_command, decode_action, decode_action_result, decode_tree
 ]  # fmt: skip
 ENCODERS: dict[Callable[[bytes], Any], Callable[[Any], bytes]] = {
     decode_directory: encode_directory,
