@@ -6,17 +6,20 @@ All are frozen. What a person reads (`label`, `description`, `place`) and what t
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, Place
 from strata_engine.tree import Artifact, Node, Store
+
+if TYPE_CHECKING:
+    # Who reads records of actions runs nothing.
+    import subprocess
 
 Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json]"
 """What a parameter may be: JSON without floats and nulls, so that its canonical text is unique (design §3)."""

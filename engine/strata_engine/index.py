@@ -75,13 +75,16 @@ def ignore(_: Diagnostic) -> None:
 class Index:
     """A table of bytes to bytes that survives damage. Writing raises HostError; reading does only where it must."""
 
-    def __init__(self, folder: Path, on_warning: Callable[[Diagnostic], None] = ignore) -> None:
+    def __init__(
+        self, folder: Path, on_warning: Callable[[Diagnostic], None] = ignore, *, reading: bool = False
+    ) -> None:
+        """Open the table at `folder`, or make it; with `reading` nothing is made, and nothing can be written."""
         self.folder = folder
         self._warn = on_warning
         self._lock = threading.Lock()
         self._used: dict[bytes, float] = {}
         self._inode = 0
-        self._table: _Table = self._open()
+        self._table: _Table = _Frozen(folder) if reading else self._open()
 
     @property
     def read_only(self) -> bool:

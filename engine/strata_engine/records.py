@@ -7,6 +7,7 @@ is about one label: which records name a label is read from their bytes, and wha
 from __future__ import annotations
 
 import contextlib
+import mmap
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ _DAMAGED = RunRecord(run="", started="", seconds=0.0, command=(), exit_code=0, c
 class Records(Sequence[RunRecord]):
     """Records, oldest first."""
 
-    def __init__(self, data: bytes = b"") -> None:
+    def __init__(self, data: bytes | mmap.mmap = b"") -> None:
         self._data = data
         self._lines: list[tuple[int, int]] = []
         """Where each record begins and ends: no line is copied."""
@@ -45,13 +46,17 @@ class Records(Sequence[RunRecord]):
     @classmethod
     def read(cls, path: Path) -> Records:
         """Read a file of records; none where there is no such file. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):
-            return cls(path.read_bytes())
-        return cls()
+        try:
+            with path.open("rb") as stream:
+                # Mapped: of many megabytes a few are looked at. Records are added to or replaced, never cut short.
+                return cls(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        except (FileNotFoundError, ValueError):
+            # There is none, or it is empty.
+            return cls()
 
     def with_one(self, record: RunRecord) -> Records:
         """Give these records and one more, the newest."""
-        return Records(b"\n".join((self._data, msgspec.json.encode(record))))
+        return Records(b"\n".join((self._data[:], msgspec.json.encode(record))))
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -66,6 +66,11 @@ def open_store(folder: Path, on_warning: Callable[[Diagnostic], None]) -> LocalS
     return LocalStore(folder, index, cas, ActionCache(index, cas))
 
 
+def open_reader(folder: Path) -> Cas:
+    """Open a store's content to be read and not kept in order: that is a build's business, and costs its time."""
+    return Cas(folder, Index(folder, reading=True))
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size

@@ -199,16 +199,21 @@ class Story:
             own, above = self._causes.explained(at)
             yield self._causes.point(at), self._causes.report(at), Explained(own, tuple(map(self._causes.point, above)))
 
+    def reached(self, *labels: str) -> set[str]:
+        """List the actions of this build that the causes of labels reached, or all for none."""
+        if not labels:
+            return set(self.reports)
+        masks, wanted = self._reach().masks, self._mask(labels)
+        return {label for label in self.reports if masks[label] & wanted}
+
     def cutoffs(self, *labels: str) -> list[str]:
         """List the actions that were done again and came out as before: there the wave stopped.
 
         With labels, only those that the causes of these labels had reached.
         """
-        same = [r.label for r in self.reports.values() if r.output and r.output == r.former and r.key != r.previous]
-        if labels:
-            masks, wanted = self._reach().masks, self._mask(labels)
-            same = [label for label in same if masks[label] & wanted]
-        return sorted(same)
+        reached = self.reached(*labels)
+        same = (r.label for r in self.reports.values() if r.output and r.output == r.former and r.key != r.previous)
+        return sorted(label for label in same if label in reached)
 
     # -- the way down -------------------------------------------------------------------------------------------------
 

@@ -6,15 +6,15 @@ every host; only `host_platform` looks at this machine.
 
 from __future__ import annotations
 
-import platform as machine
 import re
 import sysconfig
 from collections.abc import Iterator
-
-from packaging import tags
-from packaging.tags import Tag
+from typing import TYPE_CHECKING
 
 from strata_engine.errors import HostError
+
+if TYPE_CHECKING:
+    from packaging.tags import Tag
 
 PLATFORMS = ("win_amd64", "win_arm64", "linux_x86_64", "linux_aarch64", "macosx_arm64", "macosx_x86_64")
 """The target platforms, in the order in which they are listed everywhere."""
@@ -33,6 +33,8 @@ _LEGACY_MANYLINUX = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 def host_platform() -> str:
     """Give the target platform of this machine. Raises HostError where it is none of them."""
+    import platform as machine  # noqa: PLC0415 - as with `packaging` below
+
     name = platform_of(sysconfig.get_platform(), machine.machine())
     if name is None or (name.startswith("linux_") and "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")):
         raise HostError.of(
@@ -86,6 +88,9 @@ def supported_tags(
     macosx_target: str = DEFAULT_MACOSX_TARGET,
 ) -> tuple[Tag, ...]:
     """List the wheel tags that `platform` takes for Python `X.Y`, best first."""
+    # Here and not above: commands that only name platforms read records, and are to answer at once.
+    from packaging import tags  # noqa: PLC0415 - see the comment above
+
     major, minor = (int(part) for part in python.split(".")[:2])
     version = (major, minor)
     platforms = list(_wheel_platforms(platform, linux_target, macosx_target))
@@ -98,6 +103,8 @@ def supported_tags(
 
 
 def _wheel_platforms(platform: str, linux_target: str, macosx_target: str) -> Iterator[str]:
+    from packaging import tags  # noqa: PLC0415 - as above
+
     system, _, arch = platform.partition("_")
     if system == "linux":
         yield from _manylinux(arch, parse_linux_target(linux_target))

@@ -17,7 +17,7 @@ import msgspec
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.graph import ActionGraph
 from strata_rules.spec.load import Layer, Stack
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 
 
 class Wish(enum.Enum):

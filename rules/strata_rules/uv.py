@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from strata_engine.errors import ActionError, Diagnostic, HostError, Place, SpecError, StrataError
 from strata_engine.logins import userinfo, without_userinfo
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 from strata_rules.spec.uvconfig import WRITE_LOGIN, is_readable
 
 CONFIG_FILE = "uv.toml"

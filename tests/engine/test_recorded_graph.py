@@ -8,7 +8,7 @@ import pytest
 from builds import Site, make
 
 from strata_engine.action import Action, Execution, Expansion, Ref, Source, SourceTree
-from strata_engine.recorded_graph import RecordedAction, read_graph
+from strata_engine.recorded_graph import RecordedAction, read_graph, read_needs
 from strata_engine.tree import Artifact, File
 from strata_engine.workspace import Workspace
 
@@ -59,6 +59,10 @@ def test_who_reads_what_who_decides_and_where_it_goes(site: Site) -> None:
             inputs={"from/install": "install", "src": "src/"},
         ),
     }
+    needs = read_needs(Workspace(site.root))
+    assert {label: (each.needs, each.deciders) for label, each in needs.items()} == {
+        label: (each.needs, each.deciders) for label, each in read_graph(Workspace(site.root)).items()
+    }
 
 
 def test_what_an_earlier_build_knew_below_a_promise_is_kept_and_nothing_else(site: Site) -> None:
@@ -78,7 +82,7 @@ def test_what_cannot_be_read_is_nothing_and_is_written_anew(site: Site) -> None:
     for damage in (b"", b"\x92\x01\x81\xa1x\xc0", b"\x92\x02\x80", b"{}"):
         site.build(items(), ["link"])
         path.write_bytes(damage)
-        assert read_graph(Workspace(site.root)) == {}
+        assert read_graph(Workspace(site.root)) == read_needs(Workspace(site.root)) == {}
     site.build(items(), ["link"])
     assert set(read_graph(Workspace(site.root))) == {"lock", "fetch/x", "fetch/y", "install", "link"}
 

@@ -6,7 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from strata_engine.errors import SpecError, render
-from strata_rules.spec.source import decode_toml, did_you_mean, near, parse_toml
+from strata_rules.spec.near import did_you_mean, near
+from strata_rules.spec.source import decode_toml, parse_toml
 
 HARD = '''\
 # a comment with [brackets] and "quotes

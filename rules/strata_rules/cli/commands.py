@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from strata_engine.errors import SpecError
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 
 
 class Commands(click.Group):

@@ -16,7 +16,7 @@ import click
 
 from strata_rules.cli.completion import complete_labels, complete_layers
 from strata_rules.platforms import PLATFORMS
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

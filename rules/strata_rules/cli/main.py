@@ -14,7 +14,7 @@ from strata_engine.errors import SpecError
 from strata_rules.cli.commands import Commands
 from strata_rules.cli.options import Settings, global_options
 from strata_rules.remember import ask
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 
 COMMANDS = {
     "init": "Write a first stack that builds.",

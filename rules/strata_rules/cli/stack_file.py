@@ -6,7 +6,6 @@ Looks at names only, but where a stack file has any name at all; what is in it i
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +49,9 @@ def _is_toml(path: Path) -> bool:
     """Tell whether a file could be a stack file, and is not just called as a layer is."""
     if not path.is_file():
         return False
+    # Here and not above: a label is hardly ever called as a file is.
+    import tomllib  # noqa: PLC0415 - see the comment above
+
     try:
         tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

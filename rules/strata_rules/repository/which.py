@@ -34,7 +34,7 @@ def stack_file(root: Path, pattern: Pattern) -> StackFile:
 
 def _unknown(root: Path, pattern: Pattern) -> SpecError:
     from strata_rules.repository.find import known_packages  # noqa: PLC0415 - only who is mistaken pays for it
-    from strata_rules.spec.source import did_you_mean  # noqa: PLC0415 - as above
+    from strata_rules.spec.near import did_you_mean  # noqa: PLC0415 - as above
 
     wanted = StackFile(root, pattern.folder, pattern.file, is_named=bool(pattern.file)).package
     packages = known_packages(root)

@@ -29,7 +29,7 @@ from strata_rules.repository import changes, git
 from strata_rules.repository.labels import BELOW, MARK, Pattern, StackFile, parse
 from strata_rules.repository.runs import Runs
 from strata_rules.repository.which import stack_file
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 
 _PLATFORM = re.compile(r"\[([^\]]*)\]$")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")

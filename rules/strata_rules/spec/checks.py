@@ -29,7 +29,7 @@ from strata_rules.spec.declared import (
     ToolStrata,
 )
 from strata_rules.spec.fields import Problems, Table
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 from strata_rules.spec.uvconfig import known_indexes
 
 LABEL_NAMES = ("fetch", "wheel")

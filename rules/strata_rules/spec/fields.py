@@ -14,7 +14,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, 
 import msgspec
 
 from strata_engine.errors import Diagnostic, Place, SpecError
-from strata_rules.spec.source import Document, Path, did_you_mean, near
+from strata_rules.spec.near import did_you_mean, near
+from strata_rules.spec.source import Document, Path
 
 T = TypeVar("T", bound=msgspec.Struct)
 

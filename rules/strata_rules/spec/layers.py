@@ -19,7 +19,7 @@ from strata_rules.spec.checks import Declared, folded
 from strata_rules.spec.declared import FrameworkSpec, Kind, LayerSpec, RuntimeSpec
 from strata_rules.spec.fields import Problems
 from strata_rules.spec.linear import UnmergeableError, dependencies_first, merge
-from strata_rules.spec.source import did_you_mean
+from strata_rules.spec.near import did_you_mean
 from strata_rules.spec.uvconfig import merge_package_indexes
 
 MACOSX_DEPLOYMENT_TARGET = "MACOSX_DEPLOYMENT_TARGET"

@@ -29,7 +29,8 @@ from strata_rules.spec.declared import (
 from strata_rules.spec.fields import Problems, Table, decode, kind_of
 from strata_rules.spec.launch import check_launch
 from strata_rules.spec.layers import MACOSX_DEPLOYMENT_TARGET, Layer, link_layers
-from strata_rules.spec.source import Document, decode_toml, did_you_mean
+from strata_rules.spec.near import did_you_mean
+from strata_rules.spec.source import Document, decode_toml
 from strata_rules.spec.uvconfig import EXCLUDE_NEWER, UvConfig, read_uv_config
 
 __all__ = [

@@ -7,10 +7,8 @@ lets it be simple: it finds where things begin and end, and never has to say wha
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -129,21 +127,6 @@ def _line(text: str, file: str, number: int) -> Place:
 def _long_number(text: str, file: str) -> Place:
     found = re.search(r"[0-9_]{4000,}", text)
     return place_of(text, file, Span(*found.span()))._replace(length=1, text=None) if found else Place(file, 0)
-
-
-def near(word: str, candidates: Iterable[str]) -> str | None:
-    """Find the candidate that `word` was probably meant to be."""
-    known = list(candidates)
-    if found := difflib.get_close_matches(word, known, n=1, cutoff=0.6):
-        return found[0]
-    folded = {name.casefold().replace("-", "_"): name for name in known}
-    return folded.get(word.casefold().replace("-", "_"))
-
-
-def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
-    """Give `near` as a hint."""
-    found = near(word, candidates)
-    return f"did you mean `{found}`?" if found is not None else None
 
 
 def place_of(text: str, file: str, span: Span) -> Place:

@@ -21,7 +21,8 @@ from packaging.utils import canonicalize_name
 from strata_engine.action import Json
 from strata_engine.errors import Place, SpecError
 from strata_rules.spec.fields import Problems, Table, kind_of
-from strata_rules.spec.source import Document, decode_toml, did_you_mean
+from strata_rules.spec.near import did_you_mean
+from strata_rules.spec.source import Document, decode_toml
 
 UV_FILE = "venvstacks.uv.toml"
 """Where uv's settings are when the stack file has no `[tool.uv]`."""

@@ -6,6 +6,9 @@ from strata_rules.cli.commands import Commands
 
 COMMANDS = {
     "why": "Say why something was built again.",
+    "why-not": "Say why something was not built again.",
+    "runs": "List the builds of this workspace.",
+    "diff": "Say what differs between two builds.",
     "show": "Draw the graph.",
 }
 """The commands in the order of help."""

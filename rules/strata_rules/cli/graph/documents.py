@@ -1,0 +1,210 @@
+"""The documents that `graph why` and its family write with `--json`: their form is frozen by a test.
+
+Each is a value; its schema is in `schemas/` beside this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from strata_engine.events import Outcome
+from strata_engine.run_record import ActionReport
+from strata_engine.staleness import Reason, ReasonCode
+from strata_engine.why import Story
+
+
+class RootCause(msgspec.Struct, frozen=True):
+    """A root cause, and what it cost."""
+
+    reason: ReasonCode
+    subject: str
+    old: str | None
+    new: str | None
+    actions: int
+    """How many actions ran because of it."""
+    seconds: float
+
+
+class Step(msgspec.Struct, frozen=True):
+    """An action on the way from what was asked about to its causes."""
+
+    label: str
+    outcome: Outcome
+    reasons: tuple[Reason, ...]
+
+
+class WhyDocument(msgspec.Struct, frozen=True):
+    """`strata graph why`."""
+
+    label: str | None
+    """What was asked about; null for all of a build."""
+    run: str | None
+    """The build that is explained; null with `--dry`, for there was none."""
+    against: str | None
+    """The build that it is compared with."""
+    root_causes: tuple[RootCause, ...]
+    """The most expensive first."""
+    chain: tuple[Step, ...]
+    """The nearest first."""
+    cutoff: tuple[str, ...]
+    """What was done again and came out as before."""
+
+
+class WhyNotDocument(msgspec.Struct, frozen=True):
+    """`strata graph why-not`."""
+
+    label: str
+    input: str
+    declared: bool
+    """Whether the label depends on it at all."""
+    reads: tuple[str, ...]
+    """The actions that read it, of those that the label depends on."""
+    way: tuple[str, ...]
+    """From one of them to the label."""
+    cutoff: str | None
+    """The action on that way that came out as before, when the input had last changed."""
+    run: str | None
+    """The build in which it had last changed."""
+    changed: bool | None
+    """Whether it is another one than in the last build; null where that cannot be told."""
+    nearest: tuple[str, ...]
+    """What the label does depend on, the most similar first, where it is not declared."""
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """An action that had a file in its output."""
+
+    label: str
+    path: str
+
+
+class OutputDocument(msgspec.Struct, frozen=True):
+    """`strata graph why --output`."""
+
+    output: str
+    """The file or folder that was asked about."""
+    way: tuple[Passed, ...]
+    """The actions that had it, the last one first."""
+    source: str | None
+    """The workspace's file that it is a copy of."""
+    made_of: tuple[str, ...]
+    """What the last of `way` made it of, where it did."""
+    intact: bool
+    """Whether it still is what was put there."""
+
+
+class RunLine(msgspec.Struct, frozen=True):
+    """A build."""
+
+    run: str
+    started: str
+    command: tuple[str, ...]
+    revision: str | None
+    exit_code: int
+    counts: dict[str, int]
+    seconds: float
+    root_causes: tuple[RootCause, ...]
+
+
+class RunsDocument(msgspec.Struct, frozen=True):
+    """`strata graph runs`."""
+
+    runs: tuple[RunLine, ...]
+    """The newest first."""
+
+
+class MadeLine(msgspec.Struct, frozen=True):
+    """One of several outputs of a key."""
+
+    output: str
+    label: str
+    run: str | None
+
+
+class DivergedLine(msgspec.Struct, frozen=True):
+    """A key with several outputs."""
+
+    key: str
+    mnemonic: str
+    expected: bool
+    """Whether the action asks the world, which may answer otherwise."""
+    made: tuple[MadeLine, ...]
+    files: tuple[str, ...]
+    """In which files the first and the last output differ, where both are still known."""
+
+
+class UnheededLine(msgspec.Struct, frozen=True):
+    """An input that changed and never changed the output."""
+
+    label: str
+    subject: str
+    times: int
+
+
+class CheckDocument(msgspec.Struct, frozen=True):
+    """`strata graph runs --check`."""
+
+    diverged: tuple[DivergedLine, ...]
+    unheeded: tuple[UnheededLine, ...]
+
+
+class DiffLine(msgspec.Struct, frozen=True):
+    """An action that differs."""
+
+    label: str
+    old_key: str | None
+    new_key: str
+    old_output: str | None
+    new_output: str | None
+    reasons: tuple[Reason, ...]
+
+
+class DiffDocument(msgspec.Struct, frozen=True):
+    """`strata graph diff`."""
+
+    old: str
+    new: str
+    root_causes: tuple[RootCause, ...]
+    changed: tuple[DiffLine, ...]
+    only_old: tuple[str, ...]
+    only_new: tuple[str, ...]
+    diverged: tuple[str, ...]
+    """What has equal keys and different outputs."""
+    same: int
+
+
+DOCUMENTS: dict[str, type[msgspec.Struct]] = {
+    "strata.why": WhyDocument,
+    "strata.why-not": WhyNotDocument,
+    "strata.output": OutputDocument,
+    "strata.runs": RunsDocument,
+    "strata.doubts": CheckDocument,
+    "strata.diff": DiffDocument,
+}
+"""By the name in their field `schema`; each is version 1."""
+
+VERSION = 1
+
+
+def root_causes(story: Story, labels: Iterable[str]) -> tuple[RootCause, ...]:
+    """Give the root causes of labels, or of all of a build."""
+    if not story.reports:
+        return ()
+    return tuple(
+        RootCause(root.reason.reason, root.reason.subject, root.reason.old, root.reason.new, root.actions, root.seconds)
+        for root in story.roots(*labels)
+    )
+
+
+def steps(reports: Iterable[ActionReport]) -> tuple[Step, ...]:
+    """Give actions as steps."""
+    return tuple(Step(report.label, report.outcome, report.reasons) for report in reports)
+
+
+def fields(document: msgspec.Struct) -> dict[str, object]:
+    """Give a document as a value for JSON."""
+    value = msgspec.to_builtins(document)
+    assert isinstance(value, dict)
+    return value
