@@ -20,6 +20,15 @@ from strata_engine.errors import HostError
 STATE_FOLDER = ".strata"
 
 
+def as_typed(path: Path) -> str:
+    """Name a file as the user would type it: from the current folder, where that is shorter."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return str(path)
+    return min(str(path), relative, key=len)
+
+
 class Workspace(NamedTuple):
     """The root folder that labels, sources and placements are relative to."""
 

@@ -16,6 +16,7 @@ from strata_engine.action import Action
 from strata_engine.build import Build
 from strata_engine.errors import SpecError, StrataError
 from strata_engine.rule import Analysis, analyze
+from strata_engine.workspace import as_typed
 from strata_rules import uv
 from strata_rules.download.client import Network
 from strata_rules.download.credentials import credentials_of
@@ -250,7 +251,7 @@ def _choice(stack: Stack, build: Build, layer: Layer, platform: str, *, locked: 
         sha256=source.sha256_for(platform) or "",
         accept=source.accept or "",
         pin_path=pin_path(root, layer),
-        pin_shown=build.workspace.relative(pin_path(root, layer)),
+        pin_shown=as_typed(pin_path(root, layer)),
         place=layer.place("python_implementation"),
     )
     # A new lock may use a newer table, but another Python of this machine only where the stack file asks for one.

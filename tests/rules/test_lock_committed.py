@@ -27,6 +27,11 @@ DAY = dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC)
 LOWER = "sys_platform == 'from_lower_layer'"
 
 
+@pytest.fixture(autouse=True)
+def _in_the_stacks_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # files are named from where one is
+
+
 def committed(root: Path, layer: str = "cpython-3.11", *, lower: tuple[str, ...] = (), **changes: Any) -> CommittedLock:
     """Make a committed lock; `changes` are of the request, of what is asked, or of the lock itself."""
     request = Request(

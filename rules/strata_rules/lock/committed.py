@@ -21,9 +21,9 @@ import msgspec
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, HostError, Place, SpecError
 from strata_engine.tree import Artifact, File, Store, Tree, assemble, lookup
-from strata_engine.workspace import write_atomically
+from strata_engine.workspace import as_typed, write_atomically
 from strata_rules import pylock, uv
-from strata_rules.lock import postprocess, recipes, recorded, stale
+from strata_rules.lock import earlier, postprocess, recipes, recorded, stale
 from strata_rules.lock.fits import gaps
 from strata_rules.lock.parts import Given
 from strata_rules.lock.pins import Pin, pins_of
@@ -168,12 +168,14 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
     def preferred(self) -> tuple[Pin, ...]:
         """List the pins of the lock as it stands, valid or not, for a resolution to keep where they still fit."""
         found = self._found()
-        return () if found is None else tuple(Pin(name, version) for name, version in pylock.versions(found.document))
+        if found is None:
+            return earlier.pins(self.folder, self.layer)
+        return tuple(Pin(name, version) for name, version in pylock.versions(found.document))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _found(self) -> Found | None:
-        file = self._shown(self.pylock_path)
+        file = as_typed(self.pylock_path)
         data = _bytes(self.pylock_path, file)
         if data is None:
             return None
@@ -192,15 +194,19 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
             return None
 
     def _recorded(self) -> Recorded | None:
-        file = self._shown(self.metadata_path)
+        file = as_typed(self.metadata_path)
         data = _bytes(self.metadata_path, file)
         return None if data is None else recorded.read(data, file)
 
     def _why(self, key: Digest | None, unknown: Collection[str] = ()) -> tuple[str, ...]:
         found = self._found()
         if found is None:
-            return (f"`{self.layer}` has no lock (`{self.pylock_path.name}`)",)
+            return (f"`{self.layer}` has no lock (`{self.pylock_path.name}`)", *self._earlier())
         return tuple(self._reasons(found, key, unknown))
+
+    def _earlier(self) -> tuple[str, ...]:
+        names = [f"`{path.name}`" for path in earlier.files(self.folder, self.layer)]
+        return (f"of {', '.join(names)}, made by a venvstacks before 0.8, only the versions count",) if names else ()
 
     def _reasons(self, found: Found, key: Digest | None, unknown: Collection[str] = ()) -> list[str]:
         if found.recorded is None:
@@ -216,8 +222,8 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
     def _pins_of(self, layer: str) -> list[Pin] | None:
         path = self._pylock_of(layer)
         try:
-            data = _bytes(path, self._shown(path))
-            return None if data is None else pins_of(_parsed(data, self._shown(path)))
+            data = _bytes(path, as_typed(path))
+            return None if data is None else pins_of(_parsed(data, as_typed(path)))
         except (HostError, SpecError):
             return None
 
@@ -318,14 +324,11 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
 
     # -- saying ------------------------------------------------------------------------------------------------------
 
-    def _shown(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self.asked.request.uv.root)).as_posix()
-
     def _warning(self, id: str, message: str, notes: tuple[str, ...], hint: str) -> Diagnostic:
-        return Diagnostic(id, message, Place(self._shown(self.pylock_path), 0), notes, hint, severity="warning")
+        return Diagnostic(id, message, Place(as_typed(self.pylock_path), 0), notes, hint, severity="warning")
 
     def _unhashed_wheels(self) -> tuple[Diagnostic, ...]:
-        files = tuple(f"`{self._shown(path)}` is used as it is now" for path, _ in self._unhashed() if path.is_file())
+        files = tuple(f"`{as_typed(path)}` is used as it is now" for path, _ in self._unhashed() if path.is_file())
         if not files:
             return ()
         message = f"the lock of `{self.layer}` does not say which content its local wheels have"

@@ -30,8 +30,8 @@ class Stale(NamedTuple):
     def warned(self) -> Diagnostic:
         """Say that it is to be replaced."""
         layer = self.action.label.partition("/")[0]
-        message = f"the lock of `{layer}` is not what is asked for"
-        hint = "`strata lock` makes it anew, keeping the versions that fit"
+        message = f"`{layer}` has no lock that is what is asked for"
+        hint = "`strata lock` makes it, keeping the versions that fit"
         return Diagnostic("stale-lock", message, self.action.place, self.reasons, hint, severity="warning")
 
 

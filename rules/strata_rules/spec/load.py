@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from strata_engine.errors import Diagnostic, SpecError
+from strata_engine.workspace import as_typed
 from strata_rules.spec.checks import Declared, check_indexes, check_layer, check_strata
 from strata_rules.spec.declared import (
     CATEGORIES,
@@ -106,7 +107,7 @@ def load_stack(
     Everything read goes through `read` and `probe`; `name` is what messages call the file.
     """
     env = os.environ if env is None else env
-    file = name or _shown(path)
+    file = name or as_typed(path)
     try:
         data = read(path)
     except (FileNotFoundError, IsADirectoryError, SpecError) as error:
@@ -134,15 +135,6 @@ def load_stack(
         document=document,
         warnings=problems.in_order(),
     )
-
-
-def _shown(path: Path) -> str:
-    """Name a file as the user would type it."""
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:
-        return str(path)
-    return min(str(path), relative, key=len)
 
 
 def _declared_layers(document: Document, problems: Problems) -> list[Declared]:
