@@ -10,6 +10,8 @@ COMMANDS = {
     "runs": "List the builds of this workspace.",
     "diff": "Say what differs between two builds.",
     "show": "Draw the graph.",
+    "trace": "Print where a build's trace is.",
+    "report": "Write a page about a build.",
 }
 """The commands in the order of help."""
 
