@@ -95,8 +95,10 @@ def command(
         fields = {"dry_run": given.dry_run, **result_fields(result), "exit_code": code(result)}
         return document_text("strata.build", 1, with_stack(fields, stack))
 
+    queries = any(map(is_query, labels))
+
     def work(session: Session) -> BuildResult:
-        asked, more = _found(session, labels) if any(map(is_query, labels)) else (labels, {})
+        asked, more = _found(session, labels) if queries else (labels, {})
         return session.build(asked, build_settings(given, force), publish=publish, clean=clean, **more)
 
     if across:
@@ -115,8 +117,8 @@ def command(
         given,
         work,
         wishes=wishes,
-        # What is asked for in any case is no matter for a snapshot.
-        document=None if force or clean or given.reset_lock or stack is not None else document,
+        # What is asked for in any case is no matter for a snapshot, nor what may be answered otherwise the next time.
+        document=None if force or clean or given.reset_lock or stack is not None or queries else document,
     )
     if given.as_json:
         emit(document(result))
