@@ -373,6 +373,19 @@ def test_no_wheel_for_a_target_is_told_with_what_can_be_done(stack: Stack, index
     assert [len(package["wheels"]) for package in stack.packages("cpython").values()] == [1]
 
 
+def test_a_version_without_a_wheel_for_a_new_platform_is_not_kept(stack: Stack, index: Index) -> None:
+    index.add("native", "1.0", tag="cp312-cp312-manylinux_2_17_x86_64")
+    index.add("steady", "1.0")
+    stack.layers = {"cpython": (("native", "steady"), ())}
+    platforms, stack.platforms = stack.platforms, ("linux_x86_64",)
+    stack.lock()
+    index.add("native", "2.0")
+    index.add("steady", "2.0")
+    stack.platforms = platforms
+    stack.lock()
+    assert {"native==2.0", "steady==1.0"} == set(stack.packages("cpython"))
+
+
 def test_no_solution_is_the_users(stack: Stack, index: Index) -> None:
     index.add("base", "1.0")
     index.add("base", "2.0")

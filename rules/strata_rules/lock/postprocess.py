@@ -54,6 +54,13 @@ FindLocal = Callable[[LockedWheel], str | None]
 """Gives the SHA-256 of a wheel that a lock names by path; None where there is no such file."""
 
 
+class NoWheelsError(SpecError):
+    """Packages were chosen that some platforms would go without."""
+
+    names: frozenset[str] = frozenset()
+    """Which."""
+
+
 def empty(request: Request) -> bytes:
     """Give the lock of a layer without requirements."""
     return _render(request, [])
@@ -62,7 +69,7 @@ def empty(request: Request) -> bytes:
 def finish(exported: bytes, request: Request, lower: Lower, localize: Localize, place: Place | None = None) -> bytes:
     """Make the layer's lock of uv's export.
 
-    Raises SpecError: `no-wheel` for every package that a target platform would go without, `no-sha256`.
+    Raises NoWheelsError for every package that a target platform would go without, SpecError (`no-sha256`).
     """
     targets = request.targets
     tags = {platform: _ranks(request, platform) for platform in targets.platforms}
@@ -208,7 +215,7 @@ def _checked(
 
 def _no_wheels(
     missing: Sequence[tuple[LockedPackage, Sequence[str]]], platforms: Sequence[str], place: Place | None
-) -> SpecError:
+) -> NoWheelsError:
     bad = {platform for _, without in missing for platform in without}
     good = [platform for platform in platforms if platform not in bad]
     diagnostics: list[Diagnostic] = []
@@ -216,7 +223,9 @@ def _no_wheels(
         listed = ", ".join(f'"{platform}"' for platform in good)
         hint = f"narrow the layer with `platforms = [{listed}]`, or require another version of `{package.name}`"
         diagnostics.append(no_wheel(package, without, place, hint if good else None))
-    return SpecError(*diagnostics)
+    error = NoWheelsError(*diagnostics)
+    error.names = frozenset(package.name for package, _ in missing)
+    return error
 
 
 def _render(request: Request, entries: Iterable[dict[str, Any]]) -> bytes:

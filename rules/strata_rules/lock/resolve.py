@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
 def resolve(execution: Execution, request: Request, constraints: Sequence[str], beside: Beside) -> bytes:
     """Run uv and give its `pylock.toml`. Raises SpecError, HostError or ActionError, told without credentials."""
     folder = execution.scratch / "project"
+    shutil.rmtree(folder, ignore_errors=True)  # it may be asked again, with fewer preferences
     folder.mkdir()
     settings, logins = _logins(request.uv.tool_uv())
     project, config = _project(request, settings, constraints)

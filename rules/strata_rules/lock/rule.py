@@ -23,7 +23,7 @@ from strata_rules.lock import postprocess, recipes
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.lock.parts import Given
 from strata_rules.lock.pins import Lower, load
-from strata_rules.lock.postprocess import LocalWheel
+from strata_rules.lock.postprocess import LocalWheel, NoWheelsError
 from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_folders
 from strata_rules.lock.resolve import Beside, resolve
 from strata_rules.lock.stale import Asked
@@ -122,9 +122,17 @@ def _lock(
     lower = Lower([load(execution.read(name)) for name in execution.names("pins/")], request.targets)
     if preferred is not None:
         beside = msgspec.structs.replace(beside, preferred=preferred.preferred())
-    exported = resolve(execution, request, lower.constraints, beside)
     find = _local_wheels(execution, request, folders)
-    return _file(execution, request, postprocess.finish(exported, request, lower, find, beside.place))
+    while True:
+        exported = resolve(execution, request, lower.constraints, beside)
+        try:
+            return _file(execution, request, postprocess.finish(exported, request, lower, find, beside.place))
+        except NoWheelsError as error:
+            # A version that lacks a platform does not fit any more: another one may.
+            fitting = tuple(pin for pin in beside.preferred if pin.name not in error.names)
+            if fitting == beside.preferred:
+                raise
+            beside = msgspec.structs.replace(beside, preferred=fitting)
 
 
 def _file(execution: Execution, request: Request, lock: bytes) -> Tree:
