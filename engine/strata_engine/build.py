@@ -20,7 +20,7 @@ from strata_engine.build_result import joined, result_of, told
 from strata_engine.critical import critical_path
 from strata_engine.decision import Decider, Settings, entry_of
 from strata_engine.errors import HostError, host_error
-from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Waiting, Warned
+from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
 from strata_engine.executor import Executor
 from strata_engine.graph import ActionGraph, check_placements
 from strata_engine.history import History, Pasts
@@ -106,8 +106,8 @@ class Build:
         started, begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
         wanted = list(wanted)
         wanted_items = [graph.item(label) for label in graph.closure(wanted)]
-        self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items)))
         before = self.history.labels().copy()
+        self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items), first=not before))
         decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, self.emit)
         scheduler = Scheduler(graph, decider, executor, self.emit, self.store.locks)
@@ -123,7 +123,9 @@ class Build:
         if last or result.exit_code:
             if not settings.dry_run:
                 self._save(result, started, graph, placements, settings)
-            self.emit(BuildFinished(result.seconds, result.counts, result.interrupted))
+            took = {each.label: each for each in result.actions if each.outcome is not Outcome.UP_TO_DATE}
+            critical = tuple((label, took[label].seconds) for label in critical_path(took.values()))
+            self.emit(BuildFinished(result.seconds, result.counts, result.interrupted, critical))
         return result
 
     def look(

@@ -133,22 +133,3 @@ def render(diagnostic: Diagnostic) -> str:
     if diagnostic.hint:
         lines.append(f"hint: {diagnostic.hint}")
     return "\n".join(lines)
-
-
-def render_github(diagnostic: Diagnostic) -> str:
-    """Give the workflow command that GitHub Actions shows as an annotation."""
-
-    def escape(text: str) -> str:
-        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-    def property_(text: str) -> str:
-        return escape(text).replace(":", "%3A").replace(",", "%2C")
-
-    properties = [f"title={property_(diagnostic.id)}"]
-    if diagnostic.place is not None:
-        properties.append(f"file={property_(diagnostic.place.file)}")
-        if diagnostic.place.line:
-            end = diagnostic.place.column + max(1, diagnostic.place.length)
-            properties += [f"line={diagnostic.place.line}", f"col={diagnostic.place.column}", f"endColumn={end}"]
-    text = "\n".join([diagnostic.message, *diagnostic.notes, *([diagnostic.hint] if diagnostic.hint else [])])
-    return f"::{diagnostic.severity} {','.join(properties)}::{escape(text)}"

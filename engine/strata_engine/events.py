@@ -36,6 +36,8 @@ class BuildStarted(Event, frozen=True):
 
     run: str
     total: int
+    first: bool = False
+    """Nothing has ever been built in this workspace."""
 
 
 class GraphGrew(Event, frozen=True):
@@ -119,6 +121,8 @@ class BuildFinished(Event, frozen=True):
     seconds: float
     counts: dict[str, int]
     interrupted: bool = False
+    critical: tuple[tuple[str, float], ...] = ()
+    """The critical path, from its beginning: labels and seconds."""
 
 
 class Aborted(Event, frozen=True):

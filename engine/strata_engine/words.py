@@ -80,6 +80,52 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).rstrip()
 
 
+def cells(text: str) -> int:
+    """Count the columns that `text` takes on a terminal.
+
+    >>> cells("数 x")
+    4
+    """
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def _cells(char: str) -> int:
+    # Here and not above: a null build says its line in ASCII.
+    import unicodedata  # noqa: PLC0415 - see the comment above
+
+    if char == "\N{VARIATION SELECTOR-16}":
+        # It makes an emoji of the character before it, which then may be wide.
+        return 1
+    if unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _head(text: str, width: int) -> str:
+    """Give as much of the beginning of `text` as `width` columns hold."""
+    if text.isascii():
+        return text[: max(0, width)]
+    taken = 0
+    for position, char in enumerate(text):
+        taken += _cells(char)
+        if taken > width:
+            return text[:position]
+    return text
+
+
 def fit(text: str, width: int) -> str:
-    """Cut `text` to `width` characters, with an ellipsis where something was cut."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+    """Cut `text` to `width` columns, with an ellipsis where something was cut."""
+    return text if cells(text) <= width else _head(text, width - 1) + "…"[: max(0, width)]
+
+
+def fit_middle(text: str, width: int) -> str:
+    """Cut out of the middle of `text` what does not fit into `width` columns: both ends tell, of a file's name.
+
+    >>> fit_middle("fetch/numpy-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl", 34)
+    'fetch/numpy-2.4.6-cp311…x86_64.whl'
+    """
+    if cells(text) <= width:
+        return text
+    end = max(0, (width - 1) // 3)
+    tail = _head(text[::-1], end)[::-1]
+    return _head(text, width - 1 - end) + "…"[: max(0, width)] + tail

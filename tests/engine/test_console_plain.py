@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import io
 
+import msgspec
+import pytest
+
 from strata_engine.console.plain import PlainConsole
+from strata_engine.console.state import BuildView, fold
 from strata_engine.console.terminal import Sink
-from strata_engine.console.transcript import Detail
+from strata_engine.console.transcript import Detail, Transcript
 from strata_engine.errors import Diagnostic
 from strata_engine.events import (
     ActionFinished,
@@ -154,13 +158,85 @@ def test_the_first_failure_is_shown_with_its_output() -> None:
     assert "[3/3] skipped app-x/archive because of app-x/link" in transcript(failing(), Detail(verbose=True))
 
 
-def test_github_gets_annotations() -> None:
+def test_github_gets_annotations_and_all_output_folded() -> None:
     lines = transcript(failing(), Detail(github=True))
-    assert "::error title=exit-code::`app-x/link` ended with exit code 1" in lines
     assert [line for line in lines if line.lstrip().startswith("::")] == [
         "::error title=exit-code::`app-x/link` ended with exit code 1",
+        "::group::all that app-x/link printed",
+        "::endgroup::",
         "::error title=action-failed::`app-y/link` failed%0A`strata build app-y/link` tries it again",
+        "::group::all that app-y/link printed",
+        "::endgroup::",
     ]
+    first, end = lines.index("::group::all that app-x/link printed"), lines.index("::endgroup::")
+    assert lines[first + 1 : end] == [f"  | line {n}" for n in range(1, 26)] + ["  | ::error::owned", "  | last"]
+
+
+def test_github_reads_no_command_that_is_not_ours() -> None:
+    hostile = "##[error]owned"
+    told = Diagnostic("x", hostile, notes=(hostile,))
+    events = [
+        Waiting(what="the workspace", holder=hostile),
+        BuildStarted(run="1", total=2),
+        finished(hostile, Outcome.EXECUTED, reasons=(Reason(ReasonCode.INPUT_CHANGED, hostile),)),
+        finished(hostile, Outcome.FAILED, diagnostics=(told,), output=f"{hostile}\n" * 30),
+        Warned(told),
+    ]
+    lines = transcript(events, Detail(github=True))
+    assert sum("owned" in line for line in lines) > 50
+    assert not any("##[" in line for line in lines)
+
+
+def test_a_first_build_gives_no_reason_that_is_everybodys() -> None:
+    new = Reason(ReasonCode.FIRST_BUILD, "a/lock")
+    for first, why in ((True, ""), (False, "  first-build")):
+        # A build may have two parts: the second one has a past already.
+        events = [
+            BuildStarted(run="1", total=1, first=first),
+            BuildStarted(run="1", total=2),
+            finished("a/lock", Outcome.EXECUTED, reasons=(new,)),
+            finished("b/lock", Outcome.EXECUTED, reasons=(Reason(ReasonCode.FORCED),)),
+        ]
+        assert transcript(events, Detail()) == [
+            f"[1/2] executed a/lock in 0.4 s{why}",
+            "[2/2] executed b/lock in 0.4 s  forced",
+        ]
+
+
+def test_a_long_build_says_what_it_waited_for() -> None:
+    path = (("python/capture", 6.0), ("python/link", 2.1), ("app-x/link", 0.3))
+    done = BuildFinished(seconds=9.0, counts={"executed": 7}, critical=path)
+    assert transcript([done], Detail()) == [
+        "critical path 8.4 s, the longest in it python/capture with 6.0 s",
+        "7 actions: 7 executed in 9.0 s",
+    ]
+    for less in (msgspec.structs.replace(done, seconds=4.9), msgspec.structs.replace(done, critical=path[:1])):
+        assert len(transcript([less], Detail())) == 1
+    assert len(transcript([done], Detail(dry_run=True))) == 1
+
+
+WHEEL = "fetch/contourpy-1.3.3-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"
+
+
+@pytest.mark.parametrize(
+    ("label", "subject", "width", "line"),
+    [
+        ("app-x/link", "src/report.py", 80, "[1/1] executed app-x/link in 0.4 s  input-changed src/report.py"),
+        ("app-x/link", "src/report.py", 60, "[1/1] executed app-x/link in 0.4 s  input-changed src/repor…"),
+        ("app-x/link", "src/report.py", 40, "[1/1] executed app-x/link in 0.4 s"),
+        (WHEEL, "a.py", 80, "[1/1] executed fetch/contourpy-1.3.3-cp…_x86_64.whl in 0.4 s  input-changed a.py"),
+        (WHEEL, "s" * 60, 80, "[1/1] executed fetch/contourpy-1.3.3-cp…_x86_64.whl in 0.4 s  input-changed sss…"),
+        (WHEEL, "s" * 60, 60, "[1/1] executed fetch/contourpy-1.3.3-cp…_x86_64.whl in 0.4 s"),
+        (WHEEL, "s" * 60, 20, "[1/1] executed fetch/cont…4.whl in 0.4 s"),
+    ],
+)
+def test_a_line_fits_the_terminal_as_long_as_it_says_something(label: str, subject: str, width: int, line: str) -> None:
+    event = finished(label, Outcome.EXECUTED, reasons=(Reason(ReasonCode.INPUT_CHANGED, subject, "a", "b"),))
+    view = fold(BuildView(0.0), event, 1.0)
+    assert Transcript(Detail()).lines(event, view, width=width) == [line]
+    # Where nobody knows the width, labels are whole.
+    [whole] = Transcript(Detail()).lines(event, view)
+    assert label in whole
 
 
 def test_a_silent_action_is_mentioned_every_thirty_seconds() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from strata_engine.console.state import BuildView, fold, render
+from strata_engine.console.terminal import Paint
 from strata_engine.events import (
     ActionFinished,
     ActionOutput,
@@ -13,6 +17,7 @@ from strata_engine.events import (
     Outcome,
     Waiting,
 )
+from strata_engine.words import ESCAPE_SEQUENCE, cells
 
 
 def started(label: str) -> ActionStarted:
@@ -52,8 +57,12 @@ def test_a_build_in_the_middle() -> None:
     ]
     # A silent build ticks all the same.
     assert render(view, 225.0, 100)[0] == "3/31 actions · 2 hits · 1 executed · 2 running · 2 min 05 s"
-    assert all(len(line) <= 30 for line in render(view, 103.5, 30))
-    assert render(view, 103.5, 30)[1] == "     3.3 s  fetch/numpy.whl  …"
+    assert render(view, 103.5, 40) == [
+        "3/31 · 2 running · 3.5 s",
+        "3.3 s  fetch/numpy.whl  12.3/48.1 MB",
+        "3.0 s  framework-sklearn/lock",
+    ]
+    assert render(view, 103.5, 20) == ["3/31 · 3.5 s", "3.3 s  fetch/nu….whl", "3.0 s  framewor…lock"]
 
 
 def test_a_long_label_gives_way_to_its_bytes() -> None:
@@ -63,7 +72,7 @@ def test_a_long_label_gives_way_to_its_bytes() -> None:
         (100.0, ActionProgress(label=label, done=1_000_000, total=16_900_000)),
         (101.0, ActionProgress(label=label, done=12_000_000, total=16_900_000)),
     )
-    assert render(view, 101.0, 64)[1] == "     1.0 s  fetch/numpy-2.4.6-cp311-cp…  12.0/16.9 MB  11.0 MB/s"
+    assert render(view, 101.0, 64)[1] == "     1.0 s  fetch/numpy-2.4.6-…6_64.whl  12.0/16.9 MB  11.0 MB/s"
 
 
 def test_more_running_than_rows() -> None:
@@ -102,3 +111,29 @@ def test_a_view_is_never_changed() -> None:
     fold(before, finished("a/link"), 101.0)
     assert list(before.running) == ["a/link"]
     assert before.done == 0
+
+
+@given(
+    label=st.text(max_size=90),
+    said=st.text(alphabet="ab 日本\u0301\U0001f600\u200b\x1b[2J\t", max_size=60),
+    done=st.integers(0, 10**12),
+    total=st.none() | st.integers(0, 10**12),
+    width=st.integers(1, 130),
+    rows=st.integers(1, 8),
+    running=st.integers(0, 12),
+)
+def test_nothing_is_wider_than_the_terminal_nor_higher_than_its_rows(
+    label: str, said: str, done: int, total: int | None, width: int, rows: int, running: int
+) -> None:
+    view = told((100.0, BuildStarted(run="1", total=9000)), (100.0, Waiting(what="the workspace", holder=said)))
+    for number in range(running):
+        name = f"{number}{label}"
+        for event in (started(name), ActionProgress(name, 1, total), ActionProgress(name, done, total)):
+            view = fold(view, event, 100.0)
+        view = fold(view, ActionOutput(name, said), 100.0)
+    lines = render(view, 4000.0, width, rows)
+    assert len(lines) <= rows
+    assert all(cells(line) <= width for line in lines)
+    assert all(line.isprintable() for line in lines)
+    painted = [ESCAPE_SEQUENCE.sub("", line) for line in render(view, 4000.0, width, rows, Paint(on=True))]
+    assert painted == lines, "colour changes nothing else"

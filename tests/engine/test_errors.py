@@ -16,7 +16,6 @@ from strata_engine.errors import (
     StrataError,
     host_error,
     render,
-    render_github,
 )
 
 FULL = Diagnostic(
@@ -45,18 +44,6 @@ def test_a_diagnostic_without_a_place_or_with_a_file_only() -> None:
     assert render(Diagnostic("x", "m", Place("a.toml", 0))) == "error[x]: m\n  --> a.toml"
     # A place of no width still has a caret.
     assert render(Diagnostic("x", "m", Place("a", 1, 1, 0, ""))).endswith("| ^")
-
-
-def test_a_github_annotation_cannot_be_broken_out_of() -> None:
-    assert render_github(FULL) == (
-        "::error title=unknown-field,file=stacks/a.toml,line=12,col=3,endColumn=7::"
-        "`runtimes[0]` has no field `nmae`%0Afields are `name`, `requirements`%0Adid you mean `name`?"
-    )
-    hostile = Diagnostic("x", "50%\r\n::error::injected", Place("a:b,c", 1))
-    assert render_github(hostile) == (
-        "::error title=x,file=a%3Ab%2Cc,line=1,col=1,endColumn=2::50%25%0D%0A::error::injected"
-    )
-    assert "line=" not in render_github(Diagnostic("x", "m", Place("a", 0)))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ A console is heard through `Shown`, a Listener; a ticker thread of its own keeps
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
+from strata_engine.console import github
+from strata_engine.console.live import LiveConsole
 from strata_engine.console.plain import PlainConsole
 from strata_engine.console.terminal import (
     Kind,
@@ -30,6 +33,9 @@ from strata_engine.events import Aborted, Event
 TICK = 0.1
 """Seconds between two ticks."""
 
+LONG = 1.0
+"""Seconds without a tick after which the process may have been stopped meanwhile."""
+
 
 class Console(Protocol):
     """What shows a build."""
@@ -43,6 +49,9 @@ class Console(Protocol):
     def tell(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Say what no event has said."""
 
+    def resumed(self) -> None:
+        """Go on after having been stopped (Ctrl-Z); called in the middle of anything."""
+
     def close(self) -> None:
         """Say the last line and give the terminal back."""
 
@@ -54,6 +63,7 @@ class Shown:
         self.console = console
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="strata-console", daemon=True)
+        self._former: object = None
 
     def __call__(self, event: Event) -> None:
         """Hear an event."""
@@ -68,6 +78,8 @@ class Shown:
         self.console.tell(diagnostics)
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._former = signal.signal(signal.SIGCONT, lambda _number, _frame: self.console.resumed())
         self._ticker.start()
         return self
 
@@ -77,10 +89,17 @@ class Shown:
         self._stop.set()
         self._ticker.join()
         self.console.close()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCONT, self._former or signal.SIG_DFL)  # type: ignore[arg-type]  # what it gave
 
     def _tick(self) -> None:
+        last = time.monotonic()
         while not self._stop.wait(TICK):
-            self.console.tick(time.monotonic())
+            now = time.monotonic()
+            # After a stop this thread may be awake before the other has heard of it: one tick is left out.
+            if now - last < LONG:
+                self.console.tick(now)
+            last = now
 
 
 def open_console(
@@ -92,11 +111,9 @@ def open_console(
     paint = Paint(wants_color(color, environ, tty=tty))
     sink = Sink(stream)
     now = time.monotonic()
-    detail = detail._replace(github=environ.get("GITHUB_ACTIONS") == "true")
+    detail = detail._replace(github=github.reads(environ))
     if kind is Kind.LIVE and not detail.quiet and not sink.dead:
-        from strata_engine.console.live import LiveConsole  # noqa: PLC0415 - rich costs more than a small build
-
-        return Shown(LiveConsole(sink, detail, paint, now=now))
+        return Shown(LiveConsole(sink, detail, paint, now=now, environ=environ))
     return Shown(PlainConsole(sink, detail._replace(quiet=detail.quiet or kind is Kind.NONE), paint, now=now))
 
 

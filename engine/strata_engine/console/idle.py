@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
+from strata_engine.console import github
 from strata_engine.console.state import BuildView
 from strata_engine.console.terminal import ASCII, Kind, Paint, console_kind, is_terminal, speaks_unicode, wants_color
 from strata_engine.console.transcript import Detail, Transcript
@@ -28,7 +29,7 @@ def idle_text(
     """Give what such a build writes to `stream`: its warnings, and the last line with the number of its actions."""
     tty, unicode = is_terminal(stream), speaks_unicode(stream)
     quiet = detail.quiet or console_kind(console, environ, tty=tty, unicode=unicode) is Kind.NONE
-    detail = detail._replace(quiet=quiet, github=environ.get("GITHUB_ACTIONS") == "true")
+    detail = detail._replace(quiet=quiet, github=github.reads(environ))
     transcript = Transcript(detail, Paint(wants_color(color, environ, tty=tty)))
     events = [*map(Warned, warnings), BuildFinished(0.0, {Outcome.UP_TO_DATE.value: actions})]
     view = BuildView(0.0)

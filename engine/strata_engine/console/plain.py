@@ -54,6 +54,9 @@ class PlainConsole:
         with self._lock:
             self._sink.lines(self._transcript.unsaid(diagnostics))
 
+    def resumed(self) -> None:
+        """Go on: what was written stays."""
+
     def close(self) -> None:
         """Say the last line."""
         with self._lock:

@@ -1,6 +1,6 @@
 """The state of a build as its events tell it, and its picture as lines.
 
-Knows no terminal, no clock and no colour: `fold` takes the time at which an event was heard, `render` the time at which
+Knows no terminal and no clock: `fold` takes the time at which an event was heard, `render` the time at which
 it is looked at, so that both are tested as transcripts. A view is replaced, never changed: whoever draws on another
 thread always sees a whole one.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from strata_engine.console.terminal import PLAIN, Paint
 from strata_engine.events import (
     ActionFinished,
     ActionOutput,
@@ -22,13 +23,22 @@ from strata_engine.events import (
     Outcome,
     Waiting,
 )
-from strata_engine.words import duration, fit, printable, size, size_of
+from strata_engine.words import cells, duration, fit, fit_middle, printable, size, size_of
 
 HITS = (Outcome.UP_TO_DATE, Outcome.CACHED, Outcome.REMOTE)
 """The outcomes for which nothing had to run."""
 
 SHORTEST_LABEL = 16
-"""Characters of a label that are shown however narrow the terminal is."""
+"""Columns of a label that come before its bytes, however narrow the terminal is."""
+
+SHORTEST_SAID = 12
+"""Columns below which nothing of what an action printed is shown: it would tell nothing."""
+
+NARROW = 20
+"""Columns below which a timer and a label is all."""
+
+ROOMY = 50
+"""Columns from which on timers stand right-aligned in a column of their own."""
 
 
 class Running(NamedTuple):
@@ -96,47 +106,64 @@ def fold(view: BuildView, event: Event, now: float) -> BuildView:
             return view
 
 
-def header(view: BuildView, now: float) -> str:
-    """Give the line that says how far the build is."""
+def header(view: BuildView, now: float, width: int = 1000) -> str:
+    """Give the line that says how far the build is: all of it, or where there is little room what matters most."""
     hits = sum(view.counts.get(name, 0) for name in HITS)
     total = max(view.total, view.done)
-    parts = [f"{view.done}/{total} actions" if total else "getting ready"]
-    parts += [f"{count} {word}" for count, word in ((hits, "hit" if hits == 1 else "hits"),) if count]
-    parts += [f"{view.counts[name]} {name}" for name in (Outcome.EXECUTED, Outcome.FAILED) if view.counts.get(name)]
-    parts += [f"{len(view.running)} running"] if view.running else []
-    return " · ".join([*parts, duration(now - view.started)])
+    done = f"{view.done}/{total}"
+    found = [f"{hits} {'hit' if hits == 1 else 'hits'}"] if hits else []
+    failed = [f"{view.counts[Outcome.FAILED]} failed"] if view.counts.get(Outcome.FAILED) else []
+    ran = [f"{view.counts[Outcome.EXECUTED]} executed"] if view.counts.get(Outcome.EXECUTED) else []
+    running = [f"{len(view.running)} running"] if view.running else []
+    elapsed = duration(now - view.started)
+    forms = (
+        [f"{done} actions" if total else "getting ready", *found, *ran, *failed, *running],
+        [done if total else "getting ready", *failed, *running],
+        [done] if total else [],
+    )
+    said = [" · ".join([*form, elapsed]) for form in forms]
+    return next((line for line in said if cells(line) <= width), said[-1])
 
 
-def running_line(running: Running, now: float, width: int) -> str:
+def running_line(running: Running, now: float, width: int, paint: Paint = PLAIN) -> str:
     """Give an action's own line: its timer, its label, its bytes, what it said last.
 
     Where there is not room for all, bytes stay whole and the label is cut: wheels have long names.
     """
-    timer = f"{duration(now - running.started):>10}"
+    timer = duration(now - running.started)
+    if width < NARROW:
+        return fit(f"{timer} {printable(running.label)}", width)
+    timer = f"{timer:>10}" if width >= ROOMY else timer
     bytes_ = []
     if running.done or running.total:
         bytes_.append(size_of(running.done, running.total))
         rate = running.rate(now)
         if rate is not None:
             bytes_.append(f"{size(rate)}/s")
+    while bytes_ and sum(len(part) + 2 for part in (timer, *bytes_)) + SHORTEST_LABEL > width:
+        bytes_.pop()
     taken = sum(len(part) + 2 for part in (timer, *bytes_))
-    label = fit(printable(running.label), max(SHORTEST_LABEL, width - taken))
-    said = [printable(running.line).strip()] if running.line else []
-    return "  ".join([timer, label, *bytes_, *said])
+    label = fit_middle(printable(running.label), width - taken)
+    parts = [paint(timer, "faint"), label, *(paint(part, "hint") for part in bytes_)]
+    room = width - taken - cells(label) - 2
+    if running.line and room >= SHORTEST_SAID:
+        parts.append(paint(fit(printable(running.line).strip(), room), "faint"))
+    return "  ".join(parts)
 
 
-def render(view: BuildView, now: float, width: int, rows: int = 12) -> list[str]:
-    """Give the live part of the screen: at most `rows` lines, none longer than `width`."""
-    lines = [header(view, now)]
-    if view.waiting is not None:
-        lines.append(f"  waiting for {view.waiting.what}, held by {printable(view.waiting.holder)}")
+def render(view: BuildView, now: float, width: int, rows: int = 12, paint: Paint = PLAIN) -> list[str]:
+    """Give the live part of the screen: at most `rows` lines, none wider than `width` columns."""
+    lines = [paint(fit(header(view, now, width), width), "bold")]
+    if view.waiting is not None and rows > 1:
+        held = f"  waiting for {view.waiting.what}, held by {printable(view.waiting.holder)}"
+        lines.append(paint(fit(held, width), "warn"))
     # The oldest first: a new action never moves the line that the eye rests on.
     actions = list(view.running.values())
-    room = max(1, rows - len(lines))
+    room = max(0, rows - len(lines))
     if len(actions) > room:
-        hidden = len(actions) - (room - 1)
-        lines += [running_line(action, now, width) for action in actions[: room - 1]]
-        lines.append(f"{'':>10}  … and {hidden} more")
+        shown = actions[: max(0, room - 1)]
+        lines += [running_line(action, now, width, paint) for action in shown]
+        lines += [paint(fit(f"{'':>10}  … and {len(actions) - len(shown)} more", width), "faint")] if room else []
     else:
-        lines += [running_line(action, now, width) for action in actions]
-    return [fit(line, width) for line in lines]
+        lines += [running_line(action, now, width, paint) for action in actions]
+    return lines

@@ -11,13 +11,17 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, TextIO
 
-from strata_engine.errors import Diagnostic, render, render_github
+from strata_engine.console import github as actions
+from strata_engine.errors import Diagnostic, render
 from strata_engine.words import printable
 
 ASCII = str.maketrans({"→": "->", "…": "...", "·": "|", "├": "|", "└": "`", "─": "-", "│": "|", "←": "<-", "✓": "ok"})
 """What is written where the encoding lacks the character."""
 
 CODES = {"good": "32", "bad": "1;31", "warn": "33", "hint": "36", "faint": "2", "bold": "1", "place": "34"}
+
+UNABLE = ("dumb", "unknown")
+"""What `TERM` says of terminals that know no escape sequences."""
 
 
 class Kind(StrEnum):
@@ -73,14 +77,14 @@ def wants_color(wish: str, environ: Mapping[str, str], *, tty: bool) -> bool:
         return False
     if _set(environ, "FORCE_COLOR"):
         return True
-    return tty and environ.get("TERM") != "dumb"
+    return tty and environ.get("TERM") not in UNABLE
 
 
 def console_kind(wish: str, environ: Mapping[str, str], *, tty: bool, unicode: bool = True) -> Kind:
     """Decide how to show a build: `auto` redraws only where a person watches a terminal that can."""
     if wish != "auto":
         return Kind(wish)
-    able = tty and unicode and environ.get("TERM") != "dumb"
+    able = tty and unicode and environ.get("TERM") not in UNABLE
     return Kind.LIVE if able and not _set(environ, "CI") else Kind.PLAIN
 
 
@@ -101,10 +105,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class Sink:
-    """A stream that never throws: unknown characters are replaced, and after the first error all is dropped.
-
-    It has the part of TextIO that rich's Console uses.
-    """
+    """A stream that never throws: unknown characters are replaced, and after the first error all is dropped."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
@@ -158,6 +159,8 @@ def harmless(diagnostic: Diagnostic) -> Diagnostic:
     if place is not None and place.text is not None:
         # One character for one: the carets must stay under what they point at.
         place = place._replace(text="".join(c if c.isprintable() else " " for c in place.text))
+    if place is not None:
+        place = place._replace(file=printable(place.file))
     return diagnostic._replace(
         message=printable(diagnostic.message),
         place=place,
@@ -169,7 +172,8 @@ def harmless(diagnostic: Diagnostic) -> Diagnostic:
 def diagnostic_lines(diagnostic: Diagnostic, paint: Paint, *, github: bool) -> list[str]:
     """Give a diagnostic's lines, followed by its annotation where GitHub Actions reads."""
     clean = harmless(diagnostic)
-    return paint.diagnostic(clean) + ([render_github(clean)] if github else [])
+    lines = paint.diagnostic(clean)
+    return [*map(actions.defused, lines), actions.annotation(clean)] if github else lines
 
 
 def show_diagnostics(
@@ -177,7 +181,7 @@ def show_diagnostics(
 ) -> None:
     """Write diagnostics in full."""
     paint = Paint(wants_color(color, environ, tty=is_terminal(stream)))
-    github = environ.get("GITHUB_ACTIONS") == "true"
+    github = actions.reads(environ)
     Sink(stream).lines(
         line for diagnostic in diagnostics for line in diagnostic_lines(diagnostic, paint, github=github)
     )

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from strata_engine.console import github
 from strata_engine.console.state import BuildView
 from strata_engine.console.terminal import PLAIN, Paint, diagnostic_lines
 from strata_engine.errors import Diagnostic
-from strata_engine.events import ActionFinished, BuildFinished, Event, Outcome, Placed, Waiting, Warned
+from strata_engine.events import ActionFinished, BuildFinished, BuildStarted, Event, Outcome, Placed, Waiting, Warned
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.words import duration, outcome_word, printable, short, size, summary
+from strata_engine.words import cells, duration, fit, fit_middle, outcome_word, printable, short, size, summary
 
 STYLES = {Outcome.EXECUTED: "good", Outcome.FAILED: "bad", Outcome.SKIPPED: "warn"}
 DONE_SOMETHING = (Outcome.REMOTE, Outcome.EXECUTED, Outcome.FAILED, Outcome.SKIPPED)
@@ -25,9 +26,23 @@ FIRST_OUTPUT = 20
 LATER_OUTPUT = 5
 """The same for those after it: with `--keep-going` the first is most often the cause."""
 
+GROUPED_OUTPUT = 2000
+"""How many of them GitHub Actions gets besides, folded."""
 
 INLINE = 60
-"""How many characters of a reason stand beside the action that ran for it."""
+"""Columns of a reason beside the action that ran for it."""
+
+LABEL = 36
+"""Columns of a label that come before its reason, where there is not room for both."""
+
+SHORTEST_LABEL = 16
+"""Columns of a label that stay, however narrow the terminal is: the line then takes two rows."""
+
+SHORTEST_REASON = 14
+"""Columns below which no reason is shown: it would tell nothing."""
+
+LONG_BUILD = 5.0
+"""Seconds from which on a build tells what took them."""
 
 TELLING = (ReasonCode.PARAMETER_CHANGED, ReasonCode.TOOL_CHANGED, ReasonCode.ENV_CHANGED, ReasonCode.PLATFORM_CHANGED)
 """The reasons of which old and new say something: not digests."""
@@ -62,8 +77,7 @@ def inline_reason(reasons: Sequence[Reason], label: str) -> str:
     # What came from above is told beside the action above.
     first = next((each for each in reasons if each.reason is not ReasonCode.UPSTREAM_CHANGED), reasons[0])
     said = first if first.reason in TELLING else msgspec.structs.replace(first, old=None, new=None)
-    text = reason_line(_without_subject(said, label))
-    text = text if len(text) <= INLINE else f"{text[: INLINE - 1]}…"
+    text = fit(reason_line(_without_subject(said, label)), INLINE)
     return f"{text}, +{len(reasons) - 1}" if len(reasons) > 1 else text
 
 
@@ -80,13 +94,23 @@ class Transcript:
         self.paint = paint
         self._said: set[Diagnostic] = set()
         self._failures = 0
+        self._first = False
         self._finish: BuildFinished | None = None
 
-    def lines(self, event: Event, view: BuildView) -> list[str]:
-        """Give the lines for `event`; `view` has it already."""
+    def lines(self, event: Event, view: BuildView, *, width: int | None = None) -> list[str]:
+        """Give the lines for `event`; `view` has it already. With `width`, what matters least is cut to fit."""
+        lines = self._lines(event, view, width)
+        # Annotations are commands, and have nothing in them that is another.
+        return list(map(github.defused, lines)) if self.detail.github else lines
+
+    def _lines(self, event: Event, view: BuildView, width: int | None) -> list[str]:
         match event:
+            case BuildStarted(first=first):
+                # The second part of a first build is still that.
+                self._first = self._first or first
+                return []
             case ActionFinished():
-                return self._finished(event, view)
+                return self._finished(event, view, width)
             case Warned(diagnostic=diagnostic):
                 return [] if self.detail.quiet else self._diagnostic(diagnostic)
             case Waiting(what=what, holder=holder) if not self.detail.quiet:
@@ -113,34 +137,47 @@ class Transcript:
             return []
         line = summary(event.counts, event.seconds, dry_run=self.detail.dry_run)
         bad = event.interrupted or any(event.counts.get(name, 0) for name in (Outcome.FAILED, Outcome.SKIPPED))
-        said = [self.paint("interrupted", "warn")] if event.interrupted else []
+        said = [] if self.detail.dry_run else [self.paint(text, "faint") for text in _what_took_long(event)]
+        said += [self.paint("interrupted", "warn")] if event.interrupted else []
         return [*said, self.paint(line, "bad" if bad else "good")]
 
-    def _finished(self, event: ActionFinished, view: BuildView) -> list[str]:
+    def _finished(self, event: ActionFinished, view: BuildView, width: int | None) -> list[str]:
         lines = []
         failed = event.outcome is Outcome.FAILED
         ran = failed or event.outcome is Outcome.EXECUTED
         if not self.detail.quiet:
             if ran or self.detail.verbose:
-                lines.append(self._headline(event, view))
+                lines.append(self._headline(event, view, width))
             if ran and self.detail.explain:
                 lines += [f"    {reason_line(_without_subject(reason, event.label))}" for reason in event.reasons]
         if failed:
             return lines + self._failure(event)
         return lines if self.detail.quiet else lines + [x for d in event.diagnostics for x in self._diagnostic(d)]
 
-    def _headline(self, event: ActionFinished, view: BuildView) -> str:
+    def _headline(self, event: ActionFinished, view: BuildView, width: int | None) -> str:
         total = str(max(view.total, view.done))
         word = outcome_word(event.outcome, dry_run=self.detail.dry_run)
-        text = f"[{view.done:>{len(total)}}/{total}] {self.paint(word, STYLES.get(event.outcome, 'faint'))} "
-        text += printable(event.label)
+        place, label = f"[{view.done:>{len(total)}}/{total}]", printable(event.label)
+        rest = self._rest(event)
+        why = inline_reason(event.reasons, event.label) if self._tells_why(event) else ""
+        if width is not None and event.outcome is not Outcome.FAILED:
+            label, why = _fitted(label, why, width - cells(f"{place} {word} {rest}"))
+        text = f"{place} {self.paint(word, STYLES.get(event.outcome, 'faint'))} {label}{rest}"
+        return f"{text}  {self.paint(why, 'faint')}" if why else text
+
+    def _rest(self, event: ActionFinished) -> str:
+        """Give what is said after the label."""
         if event.outcome is Outcome.SKIPPED:
-            return f"{text} because of {printable(event.because)}" if event.because else text
-        if event.outcome in (Outcome.EXECUTED, Outcome.FAILED) and not self.detail.dry_run:
-            text += f" in {duration(event.seconds)}"
-        text += f" ({size(event.bytes)})" if event.bytes else ""
-        why = "" if self.detail.explain else inline_reason(event.reasons, event.label)
-        return f"{text}  {self.paint(why, 'faint')}" if why and event.outcome is Outcome.EXECUTED else text
+            return f" because of {printable(event.because)}" if event.because else ""
+        ran = event.outcome in (Outcome.EXECUTED, Outcome.FAILED) and not self.detail.dry_run
+        taken = f" in {duration(event.seconds)}" if ran else ""
+        return taken + (f" ({size(event.bytes)})" if event.bytes else "")
+
+    def _tells_why(self, event: ActionFinished) -> bool:
+        """Tell whether a reason stands beside the action: not where all were never built, for that says nothing."""
+        if event.outcome is not Outcome.EXECUTED or self.detail.explain:
+            return False
+        return not (self._first and {each.reason for each in event.reasons} == {ReasonCode.FIRST_BUILD})
 
     def _failure(self, event: ActionFinished) -> list[str]:
         self._failures += 1
@@ -153,7 +190,10 @@ class Transcript:
         if len(output) > wanted:
             lines.append(self.paint(f"  | … {len(output) - wanted} lines before these", "faint"))
         # The prefix also keeps a hostile `::error::` from being read as a workflow command.
-        lines += [f"  | {line}" for line in output[-wanted:]]
+        quoted = [f"  | {line}" for line in output[-GROUPED_OUTPUT:]]
+        lines += quoted[-wanted:]
+        if self.detail.github and len(output) > wanted:
+            lines += github.group(f"all that {printable(event.label)} printed", quoted)
         if not self.detail.explain:
             because = [_without_subject(reason, event.label) for reason in event.reasons[:3]]
             lines += [f"note: `{event.label}` ran because of {reason_line(reason)}" for reason in because]
@@ -164,3 +204,23 @@ class Transcript:
             return []
         self._said.add(diagnostic)
         return diagnostic_lines(diagnostic, self.paint, github=self.detail.github)
+
+
+def _fitted(label: str, why: str, room: int) -> tuple[str, str]:
+    """Cut a label and the reason beside it to what a line has room for; never the label to nothing."""
+    if not why or cells(label) + 2 + cells(why) <= room:
+        return fit_middle(label, max(SHORTEST_LABEL, room)), why
+    kept = min(cells(label), max(LABEL, room - 2 - cells(why)))
+    if room - kept - 2 < SHORTEST_REASON:
+        return fit_middle(label, max(SHORTEST_LABEL, room)), ""
+    return fit_middle(label, kept), fit(why, room - kept - 2)
+
+
+def _what_took_long(event: BuildFinished) -> list[str]:
+    """Say what a long build waited for."""
+    slowest = max(event.critical, key=lambda each: each[1], default=None)
+    if slowest is None or event.seconds < LONG_BUILD or len(event.critical) < 2:
+        return []
+    label, seconds = slowest
+    path = sum(each for _, each in event.critical)
+    return [f"critical path {duration(path)}, the longest in it {printable(label)} with {duration(seconds)}"]
