@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from hypothesis import Phase
 
 from strata_engine.action import Action, Execution, Expansion, Input, Placement, Ref
 from strata_engine.build import Build, BuildResult, open_build
@@ -44,6 +48,21 @@ def graph_of(items: Iterable[Action | Expansion]) -> ActionGraph:
     return graph
 
 
+NO_SHRINK = (Phase.explicit, Phase.reuse, Phase.generate)
+"""Each example is a series of real builds: shrinking one takes longer than reading it."""
+
+
+def let_go() -> None:
+    """Wait for the build's threads, whose connections to the index end with them.
+
+    SQLite maps `-shm` into memory: cutting it short under an open connection kills the process, whoever does it.
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith("AnyIO worker"):
+            thread.join(10)
+    gc.collect()
+
+
 class Site:
     """A workspace folder and a store that builds open anew, each as another process would."""
 
@@ -57,6 +76,11 @@ class Site:
         self.said: list[Diagnostic] = []
         """What the store has said."""
         root.mkdir(exist_ok=True)
+
+    @property
+    def workspace(self) -> Workspace:
+        """Give the workspace."""
+        return Workspace(self.root)
 
     def write(self, path: str, text: str) -> Path:
         """Write a source."""
@@ -82,7 +106,7 @@ class Site:
             yield build
 
     def _build(self, store: LocalStore) -> contextlib.AbstractContextManager[Build]:
-        return open_build(Workspace(self.root), (self.events.append, *self.listeners), store)
+        return open_build(self.workspace, (self.events.append, *self.listeners), store)
 
     def build(
         self,

@@ -22,6 +22,14 @@ from strata_engine.records import Records
 from strata_engine.run_record import ActionReport, RunRecord
 from strata_engine.staleness import Reason, ReasonCode
 
+LOCAL = frozenset(
+    {
+        *(ReasonCode.FORCED, ReasonCode.OUTPUT_MISSING, ReasonCode.OUTPUT_TAMPERED),
+        *(ReasonCode.CACHE_ENTRY_MISSING, ReasonCode.CACHE_ENTRY_CORRUPT, ReasonCode.CACHE_BLOB_LOST),
+    }
+)
+"""What makes an action run and gives no other output: where another reason does, others run for that one."""
+
 MOVED = (Outcome.EXECUTED, Outcome.FAILED, Outcome.CACHED, Outcome.REMOTE)
 """How what was not up to date may have ended, where it was tried at all."""
 
@@ -60,7 +68,7 @@ class Causes:
         self._earlier: dict[int, Mapping[str, ActionReport]] = {}
         self._known: dict[At, tuple[tuple[Reason, ...], tuple[At, ...]]] = {}
         self._gaps: dict[tuple[str, int], Sequence[int]] = {}
-        self._users: dict[int, Mapping[str, Sequence[str]]] = {}
+        self._users: dict[int, Mapping[str, Sequence[ActionReport]]] = {}
 
     def explained(self, at: At) -> tuple[tuple[Reason, ...], tuple[At, ...]]:
         """Divide an action's reasons into its own and the actions that explain the others."""
@@ -70,7 +78,7 @@ class Causes:
             report, reports = self.report(at), self._reports(build)
             # Most reasons of a large build are that what was made just before is another one than in the last build.
             direct = not self._between(report.since, build)
-            new = any(reason.reason is _FIRST for reason in report.reasons)
+            new = _is_new(report)
             own: list[Reason] = []
             above: dict[At, None] = {}
             for reason in report.reasons:
@@ -91,10 +99,10 @@ class Causes:
         match reason.reason:
             case ReasonCode.UPSTREAM_CHANGED if reason.subject != report.label:
                 return self._changed_since(build, report, reason.subject)
+            case ReasonCode.INPUT_ADDED | ReasonCode.INPUT_REMOVED | ReasonCode.INPUT_CHANGED if "#" in reason.subject:
+                return self._listed_below(build, report, reason)
             case ReasonCode.INPUT_ADDED | ReasonCode.INPUT_REMOVED:
                 return self._changed_since(build, report, reason.subject) or self._decided_since(build, report)
-            case ReasonCode.PARAMETER_CHANGED:
-                return self._written_below(build, report, reason)
             case ReasonCode.PREVIOUS_FAILED:
                 return self._failed_then(build, report)
             case ReasonCode.FIRST_BUILD:
@@ -104,50 +112,63 @@ class Causes:
 
     def _changed_since(self, build: int, report: ActionReport, label: str) -> list[At]:
         """List the builds that gave another output of `label` than the one that an action had last seen."""
-        builds = [at for at in (*self._between(report.since, build), build) if self._names(at, label)]
-        there = [(at, self._reports(at)[label]) for at in builds if label in self._reports(at)]
-        changed = [(at, each) for at, each in there if _gave_another(each)]
-        # What was changed and then taken back changed nothing.
-        first = changed[0][1].former if changed else ""
-        start = max((number for number, (_, each) in enumerate(changed) if first and each.former == first), default=0)
-        return [self._at(at, label) for at, _ in changed[start:]]
+        changed: list[At] = []
+        seen: str | None = None
+        now = ""
+        for at in (*self._between(report.since, build), build):
+            there = self._reports(at).get(label) if self._names(at, label) else None
+            if there is None:
+                continue
+            if seen is None:
+                seen = now = there.former
+            if there.outcome is Outcome.FAILED:
+                continue
+            if there.output and there.output == seen:
+                # What was changed and then taken back changed nothing.
+                changed.clear()
+            elif not there.output or there.output != now:
+                # What a dry run would make is not known.
+                changed.append(self._at(at, label))
+            now = there.output
+        return changed
 
     def _decided_since(self, build: int, report: ActionReport) -> list[At]:
         """List the builds that changed what an action is made of: deciders that it has now, of whichever build."""
-        names = dict.fromkeys((*report.deciders, *self._deciders().get(report.label, ())))
-        return [at for name in names for at in self._changed_since(build, report, name)]
+        return [at for name in self._deciders_of(report) for at in self._changed_since(build, report, name)]
 
     def _new_with(self, build: int, report: ActionReport) -> list[At]:
         """Name what made an action new: what selected it, who wanted it, and what was new below it."""
-        reports = self._reports(build)
-        found = [self._at(build, name) for name in report.deciders if name in reports and _gave_another(reports[name])]
-        mine = frozenset(self._deciders().get(report.label, ()))
-        if not found and mine:
-            found = self._wanted_by(build, report, mine) or self._first_then(build, mine)
+        reports, mine = self._reports(build), self._deciders_of(report)
+        found = self._wanted_by(build, report, mine) if mine else []
+        if mine and not found:
+            found = [self._at(build, name) for name in mine if name in reports and _gave_another(reports[name])]
+            found = found or self._first_then(build, mine)
         for name in report.upstream:
             there = reports.get(name)
             # What one output decided on together is not new because of each other.
-            beside = mine & {*self._deciders().get(name, ())}
-            if there is not None and not beside and any(each.reason is _FIRST for each in there.reasons):
+            if there is not None and _is_new(there) and mine.isdisjoint(self._deciders_of(there)):
                 found.append(self._at(build, name))
         return found
 
-    def _wanted_by(self, build: int, report: ActionReport, deciders: Collection[str]) -> list[At]:
-        """Name why an action is new that an output selects which is not: who it was selected for is new, or changed."""
-        reports, users = self._reports(build), self._users_in(build)
-        seen, waiting = {report.label}, [report.label]
+    def _wanted_by(self, build: int, report: ActionReport, deciders: frozenset[str]) -> list[At]:
+        """Name why something new is selected: who it is for is new as well, or made of other things than before."""
+        users = self._users_in(build)
+        seen, waiting = {report.label}, [report]
         found: dict[At, None] = {}
-        for label in waiting:
-            beside = [name for name in users.get(label, ()) if {*self._deciders().get(name, ())}.intersection(deciders)]
-            for name in beside:
-                if reports[name].since:
-                    found |= dict.fromkeys(self._decided_since(build, reports[name]))
-            fresh = [name for name in beside if name not in seen and not reports[name].since]
-            if not beside and label != report.label:
-                found[self._at(build, label)] = None
-            seen.update(fresh)
-            waiting += fresh
+        for each in waiting:
+            beside = [user for user in users.get(each.label, ()) if deciders & self._deciders_of(user)]
+            for user in beside:
+                if not _is_new(user):
+                    found |= dict.fromkeys(self._decided_since(build, user))
+                elif user.label not in seen:
+                    seen.add(user.label)
+                    waiting.append(user)
+            if not beside and each is not report and each.outcome in MOVED:
+                found[self._at(build, each.label)] = None
         return list(found)
+
+    def _deciders_of(self, report: ActionReport) -> frozenset[str]:
+        return frozenset((*report.deciders, *self._deciders().get(report.label, ())))
 
     def _first_then(self, build: int, deciders: frozenset[str]) -> list[At]:
         """Name the first builds in earlier records of what decides on a new action: a lock alone, and then the rest."""
@@ -155,9 +176,7 @@ class Causes:
         decided = {label for label, names in known.items() if not deciders.isdisjoint(names)}
         for at in range(build - 1, -1, -1):
             reports = self._reports(at)
-            new = [
-                name for name in deciders if name in reports and any(r.reason is _FIRST for r in reports[name].reasons)
-            ]
+            new = [name for name in deciders if name in reports and _is_new(reports[name])]
             if new:
                 return [self._at(at, name) for name in new]
             # Where something that it decides was built since, this is new for another reason: it was not asked for.
@@ -165,8 +184,8 @@ class Causes:
                 return []
         return []
 
-    def _written_below(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
-        """Name the actions below for which the same was written: a list that goes on where another one ends."""
+    def _listed_below(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
+        """Name the actions below that have the same for an input now: a list that goes on where another one ends."""
         reports = self._reports(build)
         field = reason.subject.rpartition(".")[2]
         found: dict[At, None] = {}
@@ -203,14 +222,14 @@ class Causes:
             self._earlier[build] = _by_label(self._records[build])
         return self._earlier[build]
 
-    def _users_in(self, build: int) -> Mapping[str, Sequence[str]]:
-        """Give for each action of a build those that read its output."""
+    def _users_in(self, build: int) -> Mapping[str, Sequence[ActionReport]]:
+        """Give for each action of a build those that read its output, or would have."""
         found = self._users.get(build)
         if found is None:
-            users: dict[str, list[str]] = {}
-            for report in self._reports(build).values():
+            users: dict[str, list[ActionReport]] = {}
+            for report in self._records[build].actions:
                 for name in report.upstream:
-                    users.setdefault(name, []).append(report.label)
+                    users.setdefault(name, []).append(report)
             found = self._users[build] = users
         return found
 
@@ -243,6 +262,11 @@ class Causes:
 def _gave_another(report: ActionReport) -> bool:
     """Tell whether an action has another output than before; what a dry run would make is not known."""
     return report.outcome is not Outcome.FAILED and (not report.output or report.output != report.former)
+
+
+def _is_new(report: ActionReport) -> bool:
+    """Tell whether an action was looked at for the first time; one that was skipped has no reasons, but a past."""
+    return any(reason.reason is _FIRST for reason in report.reasons) or not (report.reasons or report.previous)
 
 
 def _by_label(record: RunRecord) -> Mapping[str, ActionReport]:

@@ -89,8 +89,7 @@ def explain(
         reasons.append(Reason(ReasonCode.SALT_CHANGED, "salt", before.salt.decode(), after.salt.decode()))
     roots = _Roots(store, Tree(before.input_root_digest), Tree(after.input_root_digest), reshaped=reshaped)
     reasons += _input_reasons(roots, action, describe, removed)
-    # One change may be told by a parameter and by the inputs that it decides on.
-    return tuple(dict.fromkeys(reasons))
+    return tuple(reasons)
 
 
 def _command_reasons(before: codec.Command, after: codec.Command, action: Action) -> tuple[list[Reason], bool]:
@@ -138,21 +137,19 @@ def _parameter_reasons(action: Action, old: dict[str, _Leaf], new: dict[str, _Le
         before, after = old.get(name), new.get(name)
         if before == after:
             continue
+        if origin(action, name) in action.members.values():
+            # The inputs that it names tell it.
+            continue
         label = _begun(action.derived, name)
         if label is not None:
             yield Reason(ReasonCode.UPSTREAM_CHANGED, action.derived[label], _text(before), _text(after))
             continue
         subject = origin(action, name) or name
+        pairs = [(_text(before), _text(after))]
         if isinstance(before, tuple) and isinstance(after, tuple):
-            yield from _list_reasons(subject, before, after)
-        else:
-            yield Reason(ReasonCode.PARAMETER_CHANGED, subject, _text(before), _text(after))
-
-
-def _list_reasons(subject: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Reason]:
-    """Say each element that left a list or came into it, or that it has another order."""
-    for one, other in list(_elements(old, new)) or [(_text(old), _text(new))]:
-        yield Reason(ReasonCode.PARAMETER_CHANGED, subject, one, other)
+            pairs = list(_elements(before, after)) or pairs
+        for one, other in pairs:
+            yield Reason(ReasonCode.PARAMETER_CHANGED, subject, one, other)
 
 
 def origin(action: Action, parameter: str) -> str | None:
@@ -246,8 +243,7 @@ def _input_reasons(roots: _Roots, action: Action, describe: Describe, removed: D
     for group, subject in action.members.items():
         if roots.counts(group):
             before, after = (_members(roots.store, side, group) for side in (roots.old, roots.new))
-            if [*before] != [*after]:
-                reasons |= dict.fromkeys(_list_reasons(subject, (*before,), (*after,)))
+            reasons |= dict.fromkeys(_member_reasons(subject, (*before,), (*after,)))
             renamed |= {f"{group}/{name}": before.get(member) for member, name in after.items()}
     for name in sorted(action.inputs):
         if not roots.counts(name):
@@ -260,6 +256,14 @@ def _input_reasons(roots: _Roots, action: Action, describe: Describe, removed: D
             found = _differences(roots.store, name, action.inputs[name], before_node, after_node, describe)
             reasons |= dict.fromkeys(found)
     return [*reasons, *_removed(roots, roots.old, roots.new, action, removed)]
+
+
+def _member_reasons(subject: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Reason]:
+    """Say who left a list of inputs or came into it, or that it has another order."""
+    yield from (Reason(ReasonCode.INPUT_REMOVED, subject, each, None) for each in old if each not in new)
+    yield from (Reason(ReasonCode.INPUT_ADDED, subject, None, each) for each in new if each not in old)
+    if old != new and {*old} == {*new}:
+        yield Reason(ReasonCode.INPUT_CHANGED, subject, _text(old), _text(new))
 
 
 def _members(store: Reader, root: Tree, group: str) -> dict[str, str]:

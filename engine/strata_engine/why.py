@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from strata_engine.causes import MOVED, At, Causes, Deciders, Point, label_of
+from strata_engine.causes import LOCAL, MOVED, At, Causes, Deciders, Point, label_of
 from strata_engine.events import Outcome
 from strata_engine.run_record import ActionReport, RunRecord
 from strata_engine.staleness import Reason, ReasonCode
@@ -237,10 +237,12 @@ class Story:
     # -- how far causes reach -----------------------------------------------------------------------------------------
 
     def _reach(self) -> _Reach:
-        """Give each action the root causes that reached it."""
+        """Give each action the root causes that reached it; what only makes one run again goes no further than that."""
         if self._reached is None:
             bits: dict[Reason, int] = {}
             masks: dict[At, int] = {}
+            passed: dict[At, int] = {}
+            local = 0
             opened: set[At] = set()
             waiting: list[At] = list(self.reports)
             while waiting:
@@ -256,10 +258,13 @@ class Story:
                 if at not in masks:
                     mask = 0
                     for reason in own:
-                        mask |= 1 << bits.setdefault(reason, len(bits))
+                        bit = 1 << bits.setdefault(reason, len(bits))
+                        mask |= bit
+                        local |= bit if reason.reason in LOCAL else 0
                     for each in above:
-                        mask |= masks.get(each, 0)
+                        mask |= passed.get(each, 0)
                     masks[at] = mask
+                    passed[at] = mask & ~local or mask
             self._reached = _Reach(tuple(bits), bits, masks)
         return self._reached
 

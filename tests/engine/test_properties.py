@@ -7,15 +7,14 @@ execute exactly the keys that the store does not know, and the build after it mu
 
 from __future__ import annotations
 
-import gc
 import shutil
 import tempfile
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from builds import NO_SHRINK, let_go
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from strata_engine.action import Action, Execution, Expansion, Literal, Placement, Ref, Source
@@ -30,9 +29,6 @@ from strata_engine.tree import Artifact, File
 from strata_engine.workspace import Workspace
 
 SOURCES = 3
-
-NO_SHRINK = (Phase.explicit, Phase.reuse, Phase.generate)
-"""Each example is a series of real builds: shrinking one takes longer than reading it."""
 
 
 @dataclass(frozen=True)
@@ -224,17 +220,6 @@ class World:
         outputs = self.model.outputs()
         for index in set(range(len(keys))) - broken:
             assert self.output(index).read_text() == outputs[index]
-
-
-def let_go() -> None:
-    """Wait for the build's threads, whose connections to the index end with them.
-
-    SQLite maps `-shm` into memory: cutting it short under an open connection kills the process, whoever does it.
-    """
-    for thread in threading.enumerate():
-        if thread.name.startswith("AnyIO worker"):
-            thread.join(10)
-    gc.collect()
 
 
 @given(specs(), st.lists(st.lists(CHANGES, max_size=4), min_size=1, max_size=4))

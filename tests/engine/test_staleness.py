@@ -298,11 +298,11 @@ def test_who_is_in_a_numbered_list_of_inputs_is_told_as_that_list(explained: Exp
         return e(*old, *new)
 
     assert told(side("a", "b", "base"), side("b", "c", "base")) == [
-        Reason(C.PARAMETER_CHANGED, subject, "a", None), Reason(C.PARAMETER_CHANGED, subject, None, "c"),
+        Reason(C.INPUT_REMOVED, subject, "a", None), Reason(C.INPUT_ADDED, subject, None, "c"),
     ]  # fmt: skip
-    assert told(side("a", "b"), side("b", "a")) == [Reason(C.PARAMETER_CHANGED, subject, '["a", "b"]', '["b", "a"]')]
+    assert told(side("a", "b"), side("b", "a")) == [Reason(C.INPUT_CHANGED, subject, '["a", "b"]', '["b", "a"]')]
     assert told(side("a", "base"), side("a", "b", "base", changed="base")) == [
-        Reason(C.PARAMETER_CHANGED, subject, None, "b"),
+        Reason(C.INPUT_ADDED, subject, None, "b"),
         Reason(C.UPSTREAM_CHANGED, "base/link", short("base"), short("base!")),
     ]
 

@@ -81,7 +81,7 @@ def test_what_a_lock_selects_is_there_because_of_the_lock() -> None:
     assert roots(Story([build])) == [(PIN, ("app/lock",), 4, 4.0)]
     chain = Story([build]).chain("app/install")
     assert [(cause.report.label, cause.own) for cause in chain] == [
-        ("app/install", ()), ("wheel/new", ()), ("app/lock", (PIN,)), ("fetch/new", ()),
+        ("app/install", ()), ("wheel/new", ()), ("app/lock", (PIN,)),
     ]  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_what_failed_runs_again_for_what_it_had_run_for() -> None:
 
 def test_a_list_that_goes_on_where_one_below_ends() -> None:
     below, above = (
-        Reason(ReasonCode.PARAMETER_CHANGED, f"stack.toml#{layer}.frameworks", None, "low2") for layer in ("up", "app")
+        Reason(ReasonCode.INPUT_ADDED, f"stack.toml#{layer}.frameworks", None, "low2") for layer in ("up", "app")
     )
     build = record(report("up/link", below), report("app/link", above, upstream("up/link"), upstream=("up/link",)))
     assert {root.reason for root in Story([build]).roots()} == {below}

@@ -127,6 +127,11 @@ def test_an_archive_a_pin_and_a_variable(told: Told) -> None:
     assert told.reason(variable) == ["$MACOSX_DEPLOYMENT_TARGET  13.0 → 14.0"]
 
 
+def test_a_layer_that_came_below_another_is_told_by_its_line(told: Told) -> None:
+    added = Reason(C.INPUT_ADDED, f"{FILE}#frameworks.num.eric.runtime", None, "python")
+    assert told.reason(added) == [f"{FILE}:8  [frameworks.num.eric] runtime  + python"]
+
+
 def test_tools_variables_and_strata_itself(told: Told) -> None:
     assert told.reason(Reason(C.TOOL_CHANGED, "uv", "0.8", "0.9")) == ["uv, which resolves locks: 0.8 → 0.9"]
     assert told.reason(Reason(C.RULE_CHANGED, "Link", "v3", "v4")) == [

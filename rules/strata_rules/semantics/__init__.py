@@ -48,7 +48,7 @@ def details(cas: Reader, root: Path, report: ActionReport, reason: Reason) -> li
 
 def _lines(cas: Reader, root: Path, report: ActionReport, reason: Reason) -> Iterator[str]:
     match reason.reason:
-        case ReasonCode.PARAMETER_CHANGED | ReasonCode.DEFINITION_CHANGED:
+        case _ if "#" in reason.subject or reason.reason is ReasonCode.PARAMETER_CHANGED:
             from strata_rules.semantics import written  # noqa: PLC0415 - reading TOML with places costs its time
 
             yield from written.lines(root, reason)
