@@ -69,7 +69,7 @@ def test_gc_keeps_what_a_known_workspace_needs(tmp_path: Path) -> None:
     filled(tmp_path)
     would = cache("gc", "--max-age", "0", "--dry-run", cwd=tmp_path)
     assert (would.returncode, would.stdout) == (0, "")
-    assert would.stderr == "would remove 0 results and 1 blobs, 200.0 kB; 100.0 kB stay\n"
+    assert would.stderr == "would remove 0 results and 1 blob, 200.0 kB; 100.0 kB stay\n"
     assert stats(tmp_path)["bytes"] == 300_000
     done = cache("gc", "--max-age", "0", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == {

@@ -33,7 +33,7 @@ WORK_FOUND = 4
 
 @declare("build")
 @labels_argument
-@click.option("--build/--no-build", default=True, help="Put layers into the build folder; --no-build only locks.")
+@click.option("--build/--no-build", default=True, help="Put nothing into the build folder: only lock, and --publish.")
 @click.option("--publish/--no-publish", default=False, help="Write archives and metadata, too.")
 @click.option("--clean/--no-clean", default=False, help="Put every output in its place anew, whatever stands there.")
 @click.option("--check/--no-check", default=False, help="Do nothing; exit with 4 if anything would run.")

@@ -12,11 +12,23 @@ from strata_engine import collect, known
 from strata_engine.errors import SpecError
 from strata_engine.store import LocalStore, open_store, store_folder
 from strata_engine.words import size
+from strata_rules.cli.help import EPILOG, HelpContext
 from strata_rules.cli.options import AGES, SIZES, Settings, StrataCommand, json_option, quantity_callback
 from strata_rules.cli.output import emit, emit_document, say, say_diagnostic
 
 
-@click.group("cache")
+class _InOrder(click.Group):
+    """Lists its commands in the order in which they are declared."""
+
+    context_class = HelpContext
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group("cache", cls=_InOrder, epilog=EPILOG)
 def command() -> None:
     """Look at the store that all stacks of this user share, or make it smaller.
 
@@ -28,7 +40,7 @@ def command() -> None:
 @json_option
 @click.pass_obj
 def stats(settings: Settings, *, as_json: bool) -> None:
-    """Say where the store is, how much it holds, and how much of that recent builds need."""
+    """Say where the store is and how much it holds."""
     with _store(settings) as store:
         found = collect.stats(store)
         workspaces = sum(1 for _ in known.workspaces(store.folder))
@@ -44,16 +56,6 @@ def stats(settings: Settings, *, as_json: bool) -> None:
     emit(f"temporary        {found.temporary}")
     emit(f"quarantined      {found.quarantined}")
     emit(f"known workspaces {workspaces}")
-
-
-@command.command("clear", cls=StrataCommand, short_help="Empty the store.")
-@json_option
-@click.pass_obj
-def clear(settings: Settings, *, as_json: bool) -> None:
-    """Remove everything from the store. Layers that are built stay as they are."""
-    with _store(settings) as store:
-        found = collect.clear(store)
-    _tell(settings, found, as_json=as_json, dry_run=False)
 
 
 @command.command("gc", cls=StrataCommand, short_help="Remove what was not used for long, or is too much.")
@@ -91,6 +93,16 @@ def gc(settings: Settings, max_size: int | None, max_age: int | None, *, dry_run
     _tell(settings, found, as_json=as_json, dry_run=dry_run)
 
 
+@command.command("clear", cls=StrataCommand, short_help="Empty the store.")
+@json_option
+@click.pass_obj
+def clear(settings: Settings, *, as_json: bool) -> None:
+    """Remove everything from the store. Layers that are built stay as they are."""
+    with _store(settings) as store:
+        found = collect.clear(store)
+    _tell(settings, found, as_json=as_json, dry_run=False)
+
+
 @contextlib.contextmanager
 def _store(settings: Settings) -> Iterator[LocalStore]:
     store = open_store(store_folder(), lambda diagnostic: say_diagnostic(diagnostic, settings))
@@ -104,6 +116,8 @@ def _tell(settings: Settings, found: collect.Collected, *, as_json: bool, dry_ru
     if as_json:
         emit_document("strata.cache-gc", 1, {"dry_run": dry_run, **msgspec.to_builtins(found)})
         return
-    removed = f"{found.results} results and {found.blobs} blobs, {size(found.freed_bytes)}"
+    counted = ((found.results, "result"), (found.blobs, "blob"))
+    removed = " and ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counted)
+    removed += f", {size(found.freed_bytes)}"
     would = "would remove" if dry_run else "removed"
     say(f"{would} {removed}; {size(found.kept_bytes)} stay", quiet=settings.quiet)

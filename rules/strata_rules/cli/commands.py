@@ -10,11 +10,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from strata_engine.errors import SpecError
+from strata_rules.cli.help import HelpContext
 from strata_rules.spec.near import did_you_mean
 
 
 class Commands(click.Group):
     """Commands, each `command` in the module of its name (a dash is `_` there) in one package."""
+
+    context_class = HelpContext
 
     def __init__(self, name: str, package: str, table: Mapping[str, str], **settings: Any) -> None:
         """Make a group of the commands in `table`, which has their short help in the order of help."""

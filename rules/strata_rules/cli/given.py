@@ -135,7 +135,7 @@ OPTIONS: dict[str, Decorator] = {
     "build_dir": _folder("build-dir", Path("_build"), "Where layers are built."),
     "output_dir": _folder("output-dir", Path("_artifacts"), "Where archives and metadata go."),
     "tag_outputs": _flag("tag-outputs", "Put platform and build number into the names of archives."),
-    "index": _flag("index", "Ask package indexes; --no-index takes wheels from --local-wheels alone.", default=True),
+    "index": _flag("index", "Ask no package index: wheels come from --local-wheels alone.", default=True),
     "local_wheels": click.option(
         "--local-wheels",
         metavar="DIR",

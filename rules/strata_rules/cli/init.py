@@ -62,7 +62,7 @@ if __name__ == "__main__":
     main()
 '''
 
-IGNORED = ("_build/", "_artifacts/", ".strata/")
+IGNORED = ("_build/", "_artifacts/", "_export/", ".strata/")
 
 PYTHON = "3.12.9"
 """The release that the scaffold names: python-build-standalone has it for every target platform."""

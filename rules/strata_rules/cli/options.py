@@ -21,6 +21,7 @@ from strata_engine.console.choose import Shown, open_console
 from strata_engine.console.idle import idle_text
 from strata_engine.console.transcript import Detail
 from strata_engine.errors import Diagnostic
+from strata_rules.cli.help import EPILOG, FLAGS, HelpContext, has_flags, write_options
 from strata_rules.remember import Asked
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,15 +107,28 @@ def global_options(*, hidden: bool) -> list[click.Option]:
 class StrataCommand(click.Command):
     """A command that takes the global options too, without repeating them in its help."""
 
+    context_class = HelpContext
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"epilog": EPILOG, **kwargs})
         self.params += global_options(hidden=True)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options."""
+        write_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what is said last."""
+        if has_flags(self):
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(FLAGS)
+        super().format_epilog(ctx, formatter)
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """Declare a command. Its function's result is the exit code; None is 0."""
-    epilog = settings.pop("epilog", "Global options, such as --console, --color and -C: see `strata --help`.")
-    return click.command(name, cls=StrataCommand, epilog=epilog, **settings)
+    return click.command(name, cls=StrataCommand, **settings)
 
 
 def json_option(function: F) -> F:
