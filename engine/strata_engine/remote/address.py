@@ -1,0 +1,137 @@
+"""Which remote cache is meant, and where in it the result of an action lies.
+
+It connects to nothing. A URL is read once, its login is taken out, and what is left may be shown.
+
+Zones, which say who may believe whose results, are never part of a key. `{zone}` in a URL puts each zone under a prefix
+of its own, which a server can guard; a URL without it has one namespace, where the address of a result is the digest of
+its Action with the zone added to the salt. Results of `fixed-output` actions prove themselves, as blobs do: no zone.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+from urllib.parse import quote, unquote, urlsplit
+
+from strata_engine.codec import decode_action, encode_action
+from strata_engine.digest import Digest
+from strata_engine.errors import Place, SpecError
+from strata_engine.logins import Pair, public_url, userinfo, without_userinfo
+
+ZONE = "{zone}"
+"""What stands in a URL for the zone."""
+
+_LATER = {"grpc", "grpcs", "s3", "gs", "az"}
+_ZONE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_LONGEST_ZONE = 200
+
+
+class HttpAddress(NamedTuple):
+    """A cache that speaks the Bazel HTTP protocol. No `repr` shows its login."""
+
+    url: str
+    """Without login and without a `/` at its end; it may have `{zone}` in its path."""
+    login: Pair | None = None
+
+    def __repr__(self) -> str:
+        return f"HttpAddress({self.url!r}{', login=…' if self.login else ''})"
+
+    @property
+    def shown(self) -> str:
+        """Give the address as a person may see it."""
+        return self.url
+
+    @property
+    def has_zones(self) -> bool:
+        """Tell whether each zone has a place of its own."""
+        return ZONE in self.url
+
+    def in_zone(self, zone: str) -> HttpAddress:
+        """Give the address of one zone."""
+        return self._replace(url=self.url.replace(ZONE, quote(checked_zone(zone))))
+
+
+class FolderAddress(NamedTuple):
+    """A folder that several machines share."""
+
+    folder: str
+    """Absolute; it may have `{zone}` in it."""
+
+    @property
+    def shown(self) -> str:
+        """Give the address as a person may see it."""
+        return "file://" + quote(self.folder, safe="/{}")
+
+    @property
+    def has_zones(self) -> bool:
+        """Tell whether each zone has a place of its own."""
+        return ZONE in self.folder
+
+    def in_zone(self, zone: str) -> FolderAddress:
+        """Give the address of one zone."""
+        return FolderAddress(self.folder.replace(ZONE, checked_zone(zone)))
+
+
+Address: TypeAlias = HttpAddress | FolderAddress
+"""Where a remote cache is."""
+
+
+def parse(text: str, place: Place | None = None) -> Address:
+    """Read the URL of a remote cache. Raises SpecError, which shows no login, at `place` where it was written."""
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError:
+        # What is not a URL cannot be searched for a login, so it is not shown.
+        raise _not_a_url("it cannot be read", place) from None
+    shown = public_url(text.strip())
+    if parts.scheme in _LATER:
+        hint = "use the server's HTTP address, or a shared folder: `file:///PATH`"
+        message = f"remote caches over `{parts.scheme}://` are not there yet: `{shown}`"
+        raise SpecError.of("remote-not-there-yet", message, place, hint=hint)
+    if parts.scheme not in {"http", "https", "file"}:
+        raise _not_a_url("it begins with neither `http://`, `https://` nor `file://`", place)
+    if parts.query or parts.fragment:
+        raise _not_a_url(f"`{shown}` has a query or a fragment, which a cache's paths cannot be put behind", place)
+    if _is_hostile(parts.path) or parts.path.count(ZONE) > 1 or "{" in parts.path.replace(ZONE, ""):
+        raise _not_a_url(f"the path of `{shown}` is not plain; `{ZONE}` may stand in it once", place)
+    if parts.scheme == "file":
+        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/") or not parts.path.strip("/"):
+            raise _not_a_url("a shared folder is written `file:///PATH`", place)
+        return FolderAddress(str(Path(unquote(parts.path))))
+    if not parts.hostname or port == 0 or "{" in parts.netloc:
+        raise _not_a_url(f"`{shown}` names no server", place)
+    return HttpAddress(without_userinfo(text.strip()).rstrip("/"), userinfo(text.strip()))
+
+
+def result_address(action: bytes, zone: str = "") -> Digest:
+    """Give the remote address of the result of an encoded Action, in a namespace that all zones share.
+
+    `zone` is empty where the backend keeps zones apart, and for `fixed-output` actions: then it is the plain key.
+    A NUL between epoch and zone makes every pair of them a salt of its own.
+    """
+    decoded = decode_action(action)
+    if b"\0" in decoded.salt:
+        raise ValueError("a salt with a NUL in it could be taken for one with a zone")
+    if not zone:
+        return Digest.of(action)
+    salt = decoded.salt + b"\0" + checked_zone(zone).encode()
+    return Digest.of(encode_action(decoded._replace(salt=salt)))
+
+
+def checked_zone(zone: str) -> str:
+    """Give the name of a zone back. Raises ValueError where it is none: names of it become parts of paths."""
+    if len(zone) > _LONGEST_ZONE or not _ZONE_NAME.fullmatch(zone):
+        raise ValueError(f"not the name of a zone: {zone!r}")
+    return zone
+
+
+def _is_hostile(path: str) -> bool:
+    plain = unquote(path)
+    return any(ord(c) < 32 or ord(c) == 127 for c in plain) or ".." in plain.split("/")
+
+
+def _not_a_url(why: str, place: Place | None) -> SpecError:
+    hint = "for example `https://cache.example/strata`, or `file:///PATH` for a shared folder"
+    return SpecError.of("bad-remote-url", f"not the URL of a remote cache: {why}", place, hint=hint)

@@ -1,0 +1,131 @@
+"""URLs of remote caches: what is meant, what is shown, what is refused; where a result lies."""
+
+from __future__ import annotations
+
+import pytest
+
+from strata_engine.codec import Action, encode_action
+from strata_engine.digest import EMPTY, Digest
+from strata_engine.errors import Place, SpecError, render
+from strata_engine.remote.address import FolderAddress, HttpAddress, checked_zone, parse, result_address
+
+PARSED = {
+    "http://host": HttpAddress("http://host"),
+    " https://host:8443/a/b/ ": HttpAddress("https://host:8443/a/b"),
+    "https://me:p%40ss@host/a": HttpAddress("https://host/a", ("me", "p@ss")),
+    "https://token@host": HttpAddress("https://host", ("token", "")),
+    "https://host/{zone}/x": HttpAddress("https://host/{zone}/x"),
+    "http://[::1]:80/a": HttpAddress("http://[::1]:80/a"),
+    "file:///srv/cache/": FolderAddress("/srv/cache"),
+    "file://localhost/srv/a%20b": FolderAddress("/srv/a b"),
+    "file:///srv/{zone}": FolderAddress("/srv/{zone}"),
+}
+
+
+@pytest.mark.parametrize(("text", "address"), PARSED.items(), ids=PARSED)
+def test_a_url_is_read(text: str, address: object) -> None:
+    assert parse(text) == address
+
+
+REFUSED = {
+    "grpc://me:s3cret@host:50051/main": (
+        "remote-not-there-yet",
+        "remote caches over `grpc://` are not there yet: `grpc://host:50051/main`",
+    ),
+    "grpcs://host": ("remote-not-there-yet", "remote caches over `grpcs://` are not there yet: `grpcs://host`"),
+    "s3://bucket/a": ("remote-not-there-yet", "remote caches over `s3://` are not there yet: `s3://bucket/a`"),
+    "gs://bucket": ("remote-not-there-yet", "remote caches over `gs://` are not there yet: `gs://bucket`"),
+    "az://container": ("remote-not-there-yet", "remote caches over `az://` are not there yet: `az://container`"),
+    "ftp://me:s3cret@host": (
+        "bad-remote-url",
+        "not the URL of a remote cache: it begins with neither `http://`, `https://` nor `file://`",
+    ),
+    "me:s3cret@host/a": (
+        "bad-remote-url",
+        "not the URL of a remote cache: it begins with neither `http://`, `https://` nor `file://`",
+    ),
+    "": (
+        "bad-remote-url",
+        "not the URL of a remote cache: it begins with neither `http://`, `https://` nor `file://`",
+    ),
+    "https://me:s3cret@": ("bad-remote-url", "not the URL of a remote cache: `https://` names no server"),
+    "https://me:s3cret@host:port": ("bad-remote-url", "not the URL of a remote cache: it cannot be read"),
+    "https://me:s3cret@[::1": ("bad-remote-url", "not the URL of a remote cache: it cannot be read"),
+    "https://host/a?token=s3cret": (
+        "bad-remote-url",
+        "not the URL of a remote cache: `https://host/a` has a query or a fragment, which a cache's paths cannot be "
+        "put behind",
+    ),
+    "https://host/a/../b": (
+        "bad-remote-url",
+        "not the URL of a remote cache: the path of `https://host/a/../b` is not plain; `{zone}` may stand in it once",
+    ),
+    "https://host/{user}": (
+        "bad-remote-url",
+        "not the URL of a remote cache: the path of `https://host/{user}` is not plain; `{zone}` may stand in it once",
+    ),
+    "file:///srv/a%00b": (
+        "bad-remote-url",
+        "not the URL of a remote cache: the path of `file:///srv/a%00b` is not plain; `{zone}` may stand in it once",
+    ),
+    "file://server/srv": (
+        "bad-remote-url",
+        "not the URL of a remote cache: a shared folder is written `file:///PATH`",
+    ),
+    "file:///": ("bad-remote-url", "not the URL of a remote cache: a shared folder is written `file:///PATH`"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED.items(), ids=REFUSED)
+def test_what_is_no_url_of_a_cache_is_refused_without_its_login(text: str, said: tuple[str, str]) -> None:
+    place = Place("a.toml", 3)
+    with pytest.raises(SpecError) as error:
+        parse(text, place)
+    (diagnostic,) = error.value.diagnostics
+    assert (diagnostic.id, diagnostic.message) == said
+    assert diagnostic.place == place
+    assert "s3cret" not in render(diagnostic)
+
+
+def test_a_login_is_in_nothing_that_is_shown() -> None:
+    address = parse("https://me:s3cret@host/{zone}")
+    assert isinstance(address, HttpAddress)
+    assert "s3cret" not in repr(address) + str(address) + address.shown + f"{[address]}"
+    assert address.in_zone("main").login == ("me", "s3cret")
+
+
+def test_a_zone_is_a_prefix_where_the_url_has_a_place_for_it() -> None:
+    address = parse("https://host/{zone}/cache")
+    assert address.has_zones
+    assert address.in_zone("pr/12").shown == "https://host/pr/12/cache"
+    folder = parse("file:///srv/{zone}")
+    assert folder.in_zone("main") == FolderAddress("/srv/main")
+    assert not parse("https://host").has_zones
+
+
+@pytest.mark.parametrize(
+    "zone", ["", ".", "..", "a/../b", "/a", "a/", "a//b", "a b", "ä", "a\0", "a%2f", "-a", "a" * 201]
+)
+def test_a_zone_that_would_lead_elsewhere_is_refused(zone: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a zone"):
+        checked_zone(zone)
+
+
+def test_the_remote_address_of_a_result_never_changes() -> None:
+    """Results lie at these in every remote cache without prefixes."""
+    action = encode_action(Action(EMPTY, EMPTY, b"epoch", (("os", "linux"),)))
+    assert result_address(action) == Digest.of(action)
+    zoned = encode_action(Action(EMPTY, EMPTY, b"epoch\0main", (("os", "linux"),)))
+    assert result_address(action, "main") == Digest.of(zoned)
+    assert result_address(action, "main").hash == "7ade21c28c56fd60c18cfee422d993d5fed74c90cfa5460b3e92498696c476b9"
+
+
+def test_no_two_pairs_of_epoch_and_zone_share_an_address() -> None:
+    pairs = [(b"", ""), (b"", "ab"), (b"a", "b"), (b"ab", ""), (b"a", "bc"), (b"ab", "c"), (b"main", ""), (b"", "main")]
+    found = {result_address(encode_action(Action(EMPTY, EMPTY, epoch)), zone) for epoch, zone in pairs}
+    assert len(found) == len(pairs)
+    for zone in ("", "main"):
+        with pytest.raises(ValueError, match="NUL"):
+            result_address(encode_action(Action(EMPTY, EMPTY, b"\0main")), zone)
+    with pytest.raises(ValueError, match="Action"):
+        result_address(b"", "main")
