@@ -189,7 +189,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     origins: Mapping[str, str] = {}
     """Where parameters come from, by their path or the beginning of it: `path#key`, a variable. For people alone."""
     derived: Mapping[str, str] = {}
-    """Parameters that were taken from the output of another action, by their path: that one's label."""
+    """Parameters that were taken from the output of another action, by their path: that one's label.
+
+    Where one also has an origin, that it is there at all is written there.
+    """
     members: Mapping[str, str] = {}
     """Inputs that are there because a list names them, by the folder that they are in: where a person has written it.
 

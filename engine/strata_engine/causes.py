@@ -105,6 +105,8 @@ class Causes:
                 return self._changed_since(build, report, reason.subject) or self._decided_since(build, report)
             case ReasonCode.PREVIOUS_FAILED:
                 return self._failed_then(build, report)
+            case ReasonCode.CACHE_BLOB_LOST:
+                return self._lost_below(build, report, reason)
             case ReasonCode.FIRST_BUILD:
                 return self._new_with(build, report)
             case _:
@@ -195,6 +197,18 @@ class Causes:
                 if same and each.subject != reason.subject and each.subject.rpartition(".")[2] == field:
                     found[self._at(build, name)] = None
         return list(found)
+
+    def _lost_below(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
+        """Name the actions below whose outputs have lost the same blob: it is theirs."""
+        reports = self._reports(build)
+        below = [name for name in report.upstream if name in reports]
+        return [
+            self._at(build, name)
+            for name in below
+            if any(
+                (each.reason, each.old) == (reason.reason, reason.old) and each.old for each in reports[name].reasons
+            )
+        ]
 
     def _failed_then(self, build: int, report: ActionReport) -> list[At]:
         """Find the build that failed."""

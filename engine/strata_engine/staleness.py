@@ -141,7 +141,7 @@ def _parameter_reasons(action: Action, old: dict[str, _Leaf], new: dict[str, _Le
             # The inputs that it names tell it.
             continue
         label = _begun(action.derived, name)
-        if label is not None:
+        if label is not None and (origin(action, name) is None or (before is not None and after is not None)):
             yield Reason(ReasonCode.UPSTREAM_CHANGED, action.derived[label], _text(before), _text(after))
             continue
         subject = origin(action, name) or name

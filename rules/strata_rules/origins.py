@@ -68,11 +68,16 @@ class _Origins:
                 strata = {"entry_points": f"{self._strata}.entry_points", "conflicts": f"{self._strata}.conflicts"}
                 return {**strata, "python": self._python(layer, details)}, {"order": f"{layer.env_name}/lock"}
             case "Link":
-                return self._link(layer, details), self._versions(layer)
+                versions = {part: f"install_targets.{part.env_name}" for part in (layer, *layer.lower)}
+                known = {name: self._field(part, "versioned") for part, name in versions.items()}
+                # That there is a version is written down; which one it is, is the lock's.
+                derived = {name: f"{part.env_name}/lock" for part, name in versions.items() if part.spec.versioned}
+                return {**self._link(layer, details), **known}, derived
             case "Archive":
                 format_ = f"{self._strata}.archive"
-                derived = {"prefix": f"{layer.env_name}/lock"} if layer.spec.versioned else {}
-                return {"format": f"{format_}.format", "level": f"{format_}.level"}, derived
+                return {"format": f"{format_}.format", "level": f"{format_}.level"}, {
+                    "prefix": self._linked(layer, details)
+                }
             case "Download":
                 return {"": self._python(layer, details)}, {}
             case "Unpack" | "Capture":
@@ -133,9 +138,10 @@ class _Origins:
             "launch_module": self._field(layer, "launch_module"),
         }
 
-    def _versions(self, layer: Layer) -> dict[str, str]:
-        versioned = (part for part in (layer, *layer.lower) if part.spec.versioned)
-        return {f"install_targets.{part.env_name}": f"{part.env_name}/lock" for part in versioned}
+    def _linked(self, layer: Layer, details: str) -> str:
+        """Name the Link of a layer that an archive is made of."""
+        platform = next((name for name in details.split(",") if name in PLATFORMS), "")
+        return f"{layer.env_name}/link[{platform}]" if platform else f"{layer.env_name}/link"
 
 
 def _first_with(layer: Layer, field: str, name: str = "") -> Layer:

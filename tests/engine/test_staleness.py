@@ -167,6 +167,13 @@ def test_a_parameter_taken_from_an_output_changes_with_that_action(explained: Ex
     ]
 
 
+def test_that_a_derived_parameter_is_there_is_written_where_its_origin_is(explained: Explained) -> None:
+    told = {"derived": {"name": "app/lock"}, "origins": {"name": "stack.toml#versioned"}}
+    plain, one, two = (action(params=params, **told) for params in ({}, {"name": "x@1"}, {"name": "x@2"}))
+    assert explained(plain, {}, one, {}) == [Reason(C.PARAMETER_CHANGED, "stack.toml#versioned", None, "x@1")]
+    assert explained(one, {}, two, {}) == [Reason(C.UPSTREAM_CHANGED, "app/lock", "x@1", "x@2")]
+
+
 def test_an_action_that_had_no_parameters(explained: Explained) -> None:
     bare = Action(label="a", mnemonic="M", version=1, run=lambda execution: EMPTY_TREE)
     full = Action(label="a", mnemonic="M", version=1, params={"x": "1"}, run=bare.run)

@@ -146,6 +146,19 @@ def test_what_failed_runs_again_for_what_it_had_run_for() -> None:
     assert {root.reason for root in Story([mended]).roots()} == {failed, PIN}, "no record tells of that failure"
 
 
+def test_a_blob_that_is_lost_is_lost_once() -> None:
+    def lost(label: str, blob: str) -> Reason:
+        return Reason(ReasonCode.CACHE_BLOB_LOST, label, blob, None)
+
+    build = record(
+        report("wheel", lost("wheel", "x")),
+        report("install", lost("install", "x"), upstream=("wheel",)),
+        report("link", lost("link", "x"), upstream=("install", "other")),
+        report("other", lost("other", "y")),
+    )
+    assert {root.reason for root in Story([build]).roots()} == {lost("wheel", "x"), lost("other", "y")}
+
+
 def test_a_list_that_goes_on_where_one_below_ends() -> None:
     below, above = (
         Reason(ReasonCode.INPUT_ADDED, f"stack.toml#{layer}.frameworks", None, "low2") for layer in ("up", "app")

@@ -82,8 +82,11 @@ def test_versions_and_orders_come_from_locks(tmp_path: Path) -> None:
     link = annotated(tmp_path, "app-web/link", "Link")
     assert link.derived == {"install_targets.framework-up": "framework-up/lock"}
     assert link.origins["lower"] == "stack.toml#applications.web.frameworks"
-    assert annotated(tmp_path, "framework-up/archive", "Archive").derived == {"prefix": "framework-up/lock"}
-    assert annotated(tmp_path, "app-web/archive", "Archive").derived == {}
+    assert link.origins["install_targets.framework-up"] == "stack.toml#frameworks.up.versioned"
+    assert link.origins["install_targets.app-web"] == "stack.toml#applications.web.versioned"
+    for details, of in (("", ""), ("[zip]", ""), ("[win_amd64,tar.xz]", "[win_amd64]")):
+        archive = annotated(tmp_path, f"framework-up/archive{details}", "Archive")
+        assert archive.derived == {"prefix": f"framework-up/link{of}"}
 
 
 def test_each_platform_has_its_own_runtime(tmp_path: Path) -> None:
