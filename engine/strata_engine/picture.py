@@ -109,7 +109,9 @@ def mermaid(graph: PictureGraph) -> str:
     lines += _grouped(graph, lambda number, group: f"subgraph g{number}[{_mermaid_text(group)}]", one, "end")
     lines += [f"  {first} --> {second}" for first, second in _numbered_edges(graph)]
     used = {node.outcome for node in graph.nodes}
-    return "\n".join([*lines, *(f"  classDef {name} fill:{fill}" for name, fill in FILLS.items() if name in used)])
+    # Dark text: on a dark page it would be light, on fills that are light too.
+    styles = [f"  classDef {name} fill:{fill},color:#1f2328" for name, fill in FILLS.items() if name in used]
+    return "\n".join([*lines, *styles])
 
 
 def document(graph: PictureGraph) -> dict[str, Json]:

@@ -75,8 +75,8 @@ def test_a_summary_from_the_outcome_to_the_picture() -> None:
         "  end",
         "  n1 --> n0",
         "  n2 --> n1",
-        "  classDef cached fill:#cfe8ff",
-        "  classDef executed fill:#c9f2cf",
+        "  classDef cached fill:#cfe8ff,color:#1f2328",
+        "  classDef executed fill:#c9f2cf,color:#1f2328",
         "```",
     ]
 
@@ -115,7 +115,8 @@ def test_nothing_from_outside_becomes_markup(hostile: str) -> None:
     text = markdown(build, [Root(reason, (hostile,), 1, 1.0)], [], {}, [told])
     assert text.count("```") == 2, "the picture is the only block"
     assert text.index("```mermaid") > text.index("</details>")
-    for line in text.splitlines():
+    # The picture is no Markdown, and quotes its labels itself.
+    for line in re.sub(r"```.*?```", "", text, flags=re.DOTALL).splitlines():
         code = re.sub(r"`[^`]*`", "", line)
         assert not re.search(r"(?<!\\)\]\(", code) or "](" not in code
         if line.startswith("| ") and "```" not in line:

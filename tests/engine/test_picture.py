@@ -77,9 +77,9 @@ def test_mermaid() -> None:
         "  n1 --> n2",
         "  n0 --> n2",
         "  n2 --> n3",
-        "  classDef up_to_date fill:#e2e8f0",
-        "  classDef cached fill:#cfe8ff",
-        "  classDef executed fill:#c9f2cf",
+        "  classDef up_to_date fill:#e2e8f0,color:#1f2328",
+        "  classDef cached fill:#cfe8ff,color:#1f2328",
+        "  classDef executed fill:#c9f2cf,color:#1f2328",
     ]
 
 
