@@ -21,7 +21,7 @@ from strata_rules.link import rule as link_rule
 from strata_rules.link.rule import LinkAttrs, link
 from strata_rules.lock.parts import Given
 from strata_rules.lock.recipes import Targets
-from strata_rules.lock.request import LOCK_FOLDER, Request, wheel_folders
+from strata_rules.lock.request import LOCK_FOLDER, Request, wheel_sources
 from strata_rules.lock.resolve import Beside
 from strata_rules.lock.rule import LockAttrs, lock
 from strata_rules.runtime.choose import Chosen
@@ -105,8 +105,8 @@ def locked_python(layer: Layer, setting: Setting) -> str:
     return ".".join((choice.version if choice is not None else layer.version).split(".")[:2])
 
 
-def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
-    request = Request(
+def _request(stack: Stack, layer: Layer, setting: Setting) -> Request:
+    return Request(
         layer=layer.env_name,
         requirements=layer.spec.requirements,
         python=locked_python(layer, setting),
@@ -115,7 +115,24 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
         macosx_target=layer.macosx_target,
         uv=_uv(stack, layer, setting),
         implementation=layer.implementation,
+        below=tuple(_urls_below(layer)),
     )
+
+
+def _urls_below(layer: Layer) -> Iterable[str]:
+    """List the requirements with URLs of the layers below: of each distribution those of the first that has any."""
+    seen: set[str] = set()
+    for below in (layer.base, *layer.below) if layer.base is not None else ():
+        found = [each for each in map(Requirement, below.spec.requirements) if each.url is not None]
+        new = [each for each in found if canonicalize_name(each.name) not in seen]
+        seen.update(canonicalize_name(each.name) for each in new)
+        for requirement in new:
+            requirement.extras = set()
+            yield str(requirement)
+
+
+def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
+    request = _request(stack, layer, setting)
     beside = Beside(
         cache=setting.uv_cache,
         environ=setting.environ,
@@ -159,7 +176,7 @@ def _locks_below(layer: Layer) -> Iterable[str]:
 
 def _packages(stack: Stack, layer: Layer, platform: str, setting: Setting, unsure: frozenset[str]) -> Target:
     # Whatever the lock may choose from may be fetched from, wherever it lies.
-    folders = tuple(folder.path for folder in wheel_folders(_uv(stack, layer, setting), setting.environ))
+    folders = tuple(folder.path for folder in wheel_sources(_request(stack, layer, setting), setting.environ))
     attrs = PackagesAttrs(
         layer=layer.env_name,
         platform=platform,
@@ -188,9 +205,10 @@ def contested(stack: Stack) -> frozenset[str]:
     """
     origins: dict[str, set[str]] = {}
     for layer in stack.layers:
-        required = {canonicalize_name(Requirement(text).name) for text in layer.spec.requirements}
-        routed = {**stack.uv.sources, **layer.package_indexes}
-        for name in {*required, *routed}:
+        required = [Requirement(text) for text in layer.spec.requirements]
+        routed = {str(name): index for name, index in {**stack.uv.sources, **layer.package_indexes}.items()}
+        routed |= {canonicalize_name(each.name): each.url for each in required if each.url is not None}
+        for name in {*(canonicalize_name(each.name) for each in required), *routed}:
             origins.setdefault(name, set()).add(routed.get(name, ""))
     return frozenset(name for name, indexes in origins.items() if len(indexes) > 1)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from conftest import WheelMaker
+from loopback import Loopback
 from space import Space
 
 
@@ -38,3 +42,32 @@ def test_files_are_named_as_one_would_type_them_from_where_one_is(space: Space) 
     pin = "requirements/python/runtime.python.json"
     space.write(pin, "{")
     assert f"--> {space.root.name}/{pin}" in space.strata("build", space.root.name, cwd=space.root.parent).stderr
+
+
+def test_wheels_that_are_required_by_their_urls(space: Space, tmp_path: Path) -> None:
+    """Projects build what no index serves and name it so; venvstacks 0.8 locks such a wheel and cannot install it."""
+    make = WheelMaker(tmp_path / "built here")
+    low = make("lowest", {"lowest.py": b"NAME = 'by path'\n"}, version="3.1", requires=["beta"])
+    with Loopback(tmp_path / "built here") as server:
+        far = make("faraway", {"faraway.py": b"import lowest\nNAME = 'by http'\n"}, requires=["lowest>=3"])
+        space.replace("venvstacks.toml", '["alpha", "beta"]', f'["alpha", "lowest @ {low.as_uri()}"]')
+        space.replace("venvstacks.toml", '["gamma"]', f'["faraway @ http://{server.host}/files/{far.name}", "lowest"]')
+        space.write("hello.py", "import faraway, lowest, beta\nprint(faraway.NAME, lowest.NAME)\n")
+        space.build()
+    assert space.ok("run", "hello").stdout == "by http by path\n"
+    lock = space.read("requirements/framework-low/pylock.framework-low.toml")
+    assert 'path = "../../../built%20here/' not in lock
+    assert 'path = "../../../built here/lowest-3.1-py3-none-any.whl", hashes = { sha256 = "' in lock
+    assert "from_lower_layer" in space.read("requirements/framework-up/pylock.framework-up.toml")
+    assert sorted(path.name for path in space.site("framework-up").glob("*.py")) == ["_strata_boot.py", "faraway.py"]
+    assert space.build("--locked").executed == set()
+
+    # Another wheel under the same name is noticed, as is one that is gone.
+    make("lowest", {"lowest.py": b"NAME = 'again'\n"}, version="3.1", requires=["beta"])
+    said = space.strata("build", "--locked")
+    assert said.code == 2
+    assert "lowest-3.1-py3-none-any.whl` is not the wheel that `framework-low` was locked with" in said.stderr
+    assert space.ok("run", "hello").stdout == "by http again\n"
+    low.unlink()
+    said = space.strata("build")
+    assert (said.code, "error[missing-file]" in said.stderr) == (2, True)

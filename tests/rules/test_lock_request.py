@@ -9,7 +9,7 @@ import msgspec
 
 from strata_engine.action import SourceTree
 from strata_engine.key import canonical_json
-from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_folders
+from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_sources
 from strata_rules.spec.uvconfig import LayerUvConfig, UvIndex
 
 
@@ -66,8 +66,8 @@ def test_a_layer_without_requirements_depends_on_little() -> None:
     assert bare.params() == {"layer": "app-x", "python": "3.11", "requirements": []}
 
 
-def test_wheel_folders_are_flat_and_local_indexes_are_deep() -> None:
-    folders = wheel_folders(request().uv, {"UV_FIND_LINKS": "/more"})
+def test_wheel_sources_are_flat_and_local_indexes_are_deep() -> None:
+    folders = wheel_sources(request(), {"UV_FIND_LINKS": "/more"})
     assert folders == (
         WheelFolder(Path("/stack/wheels")),
         WheelFolder(Path("/stack/local"), deep=True),

@@ -619,7 +619,12 @@ def test_names_that_are_no_folder_are_refused(name, wrong):
 @pytest.mark.parametrize(
     "requirement",
     [
-        "pip @ https://user:secret@example.org/pip.whl",
+        "pip @ https://user:secret@example.org/pip-1.0-py3-none-any.whl",
+        "pip @ https://user:sec/ret@example.org/pip-1.0-py3-none-any.whl",
+        "pip @ file:///srv/pep-1.0-py3-none-any.whl",
+        "pip @ file:srv/pip-1.0-py3-none-any.whl",
+        "pip @ https://example.org/pip-1.0.tar.gz",
+        "pip @ git+https://example.org/pip.git@v1",
         "pip @ file:///srv/pip.whl",
         "./lib",
         "../lib",
@@ -635,11 +640,20 @@ def test_names_that_are_no_folder_are_refused(name, wrong):
         ".",
     ],
 )
-def test_only_requirements_that_an_index_serves_are_taken(requirement):
+def test_only_wheels_are_required(requirement):
     said = problems(RUNTIME.replace("[]", f'["{requirement}"]'))
     assert said.startswith("error[url-requirement]: runtime `py` ")
-    assert "only requirements that a package index serves are supported" in said
+    assert "a layer is made of wheels" in said
     assert "secret" not in said
+    assert "sec/ret" not in said
+
+
+def test_the_url_of_one_wheel_is_a_requirement_and_that_of_a_repository_is_shown():
+    url = "file:///srv/wheels/my%20pip/Pip-1.0-1-py3-none-any.whl#sha256=00"
+    stack = load(RUNTIME.replace("[]", f"[\"pip @ {url} ; sys_platform == 'linux'\"]"))
+    assert stack.layers[0].spec.requirements == (f"pip @ {url} ; sys_platform == 'linux'",)
+    said = problems(RUNTIME.replace("[]", '["pip @ git+https://example.org/pip@4017309"]'))
+    assert "git+https://example.org/pip@4017309" in said
 
 
 INDEXES = """\

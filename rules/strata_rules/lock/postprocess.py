@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urldefrag, urlsplit
 
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -76,7 +77,7 @@ def finish(exported: bytes, request: Request, lower: Lower, localize: Localize, 
     kinds = {(tag.interpreter, tag.abi) for rank in tags.values() for tag in rank}
     entries: list[dict[str, Any]] = []
     missing: list[tuple[LockedPackage, list[str]]] = []
-    for raw in tomllib.loads(exported.decode()).get("packages", []):
+    for raw in map(_unarchived, tomllib.loads(exported.decode()).get("packages", [])):
         own, shared = _split(raw, targets, lower)
         entries += [_bare(raw, marker) for marker in shared]
         for marker, on in own:
@@ -158,6 +159,16 @@ def _split(
         return [], [both(marker, LOWER_LAYER)]
     rest = [platform for platform in matching if platform not in below]
     return [(both(marker, targets.only(rest)), rest)], [both(both(marker, targets.only(below)), LOWER_LAYER)]
+
+
+def _unarchived(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a package that was required from the URL of a wheel as any other: venvstacks drops what uv says of it."""
+    archive = raw.get("archive")
+    if archive is None:
+        return raw
+    url = archive["url"] if "url" in archive else Path(archive["path"]).as_uri()
+    found = {name: archive[name] for name in ("size", "upload-time", "hashes") if name in archive}
+    return {**raw, "wheels": [{"url": urldefrag(url).url, **found}]}
 
 
 def _bare(raw: Mapping[str, Any], marker: str | None) -> dict[str, Any]:

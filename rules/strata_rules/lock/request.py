@@ -37,6 +37,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     macosx_target: str
     uv: LayerUvConfig
     implementation: str = "cpython"
+    below: tuple[str, ...] = ()
+    """What layers below require from URLs: no index may have those wheels, so their versions alone say too little."""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -65,11 +67,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             found["linux_target"] = self.linux_target
         if any(platform.startswith("macosx_") for platform in self.platforms):
             found["macosx_target"] = self.macosx_target
+        if self.below:
+            found["below"] = [*self.below]
         return found | {"uv": self.uv.canonical()}
 
 
 class WheelFolder(msgspec.Struct, frozen=True):
-    """A local folder (or page) that uv may take wheels from."""
+    """A local folder (or page, or a single wheel) that uv may take wheels from."""
 
     path: Path
     deep: bool = False
@@ -77,7 +81,7 @@ class WheelFolder(msgspec.Struct, frozen=True):
 
     def source(self) -> Input:
         """Give it as an input: the wheels, by name and content, and the pages that list them."""
-        if self.path.suffix in (".html", ".htm"):
+        if self.path.suffix in (".html", ".htm", ".whl"):
             return Source(str(self.path))
         deep = self.deep
         return SourceTree(
@@ -94,7 +98,14 @@ class WheelFolder(msgspec.Struct, frozen=True):
         return path.relative_to(self.path).as_posix()
 
 
-def wheel_folders(config: LayerUvConfig, environ: Mapping[str, str]) -> tuple[WheelFolder, ...]:
+def wheel_sources(request: Request, environ: Mapping[str, str]) -> tuple[WheelFolder, ...]:
+    """List what may give wheels on this machine: folders, and the wheels that are required by their `file:` URLs."""
+    urls = [urlsplit(Requirement(text).url or "") for text in request.requirements]
+    files = {_normal(Path(unquote(url.path))) for url in urls if url.scheme == "file"}
+    return (*_wheel_folders(request.uv, environ), *(WheelFolder(path) for path in sorted(files)))
+
+
+def _wheel_folders(config: LayerUvConfig, environ: Mapping[str, str]) -> tuple[WheelFolder, ...]:
     """List the local folders that may give wheels: those of the settings, then those of `UV_FIND_LINKS`."""
     links = (local_path(text, config.root) for text in config.settings.get("find-links", ()))
     flat = {_normal(path) for path in links if path is not None}

@@ -97,7 +97,8 @@ def _project(request: Request, settings: Mapping[str, Any], constraints: Sequenc
     """Write the project and uv's configuration; indexes stand in both, since `sources` may only name the project's."""
     workspace = {name: value for name, value in settings.items() if name in uv.WORKSPACE_SETTINGS}
     workspace["environments"] = _environments(request, workspace.pop("environments", None))
-    workspace["constraint-dependencies"] = [*workspace.get("constraint-dependencies", ()), *constraints]
+    given = workspace.get("constraint-dependencies", ())
+    workspace["constraint-dependencies"] = [*given, *constraints, *request.below]
     if "index" in settings:
         workspace["index"] = settings["index"]
     # A workspace of its own: a stack may lie below a project that takes all folders for its members.

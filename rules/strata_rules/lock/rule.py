@@ -24,7 +24,7 @@ from strata_rules.lock.committed import CommittedLock
 from strata_rules.lock.parts import Given
 from strata_rules.lock.pins import Lower, load
 from strata_rules.lock.postprocess import LocalWheel, NoWheelsError
-from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_folders
+from strata_rules.lock.request import Request, WheelFolder, inputs, wheel_sources
 from strata_rules.lock.resolve import Beside, resolve
 from strata_rules.lock.stale import Asked
 from strata_rules.providers import LockInfo
@@ -67,7 +67,7 @@ def lock(ctx: RuleContext) -> tuple[LockInfo]:
         given=attrs.given,
         here=attrs.here,
         variables=uv.settings(attrs.beside.environ),
-        folders=tuple(folder.path for folder in wheel_folders(attrs.request.uv, attrs.beside.environ)),
+        folders=tuple(folder.path for folder in wheel_sources(attrs.request, attrs.beside.environ)),
     )
     below = tuple(info.layer for info in ctx.all(LockInfo))
     committed = CommittedLock(asked=asked, below=below, lock_time=attrs.lock_time)
@@ -95,7 +95,7 @@ def lock_action(label: str, attrs: LockAttrs, committed: CommittedLock, lower: S
     if not request.requirements:
         return shared(run=functools.partial(_lock_nothing, request))
     uv.check_urls(beside.environ, [index.url for index in request.uv.indexes])
-    folders = wheel_folders(request.uv, beside.environ)
+    folders = wheel_sources(request, beside.environ)
     keep = attrs.keep_pins and not beside.upgrade
     return shared(
         inputs=inputs(folders, [(info.layer, info.pins) for info in lower]),
@@ -145,7 +145,7 @@ def _local_wheels(execution: Execution, request: Request, folders: Sequence[Whee
     contents: list[tuple[WheelFolder, Mapping[str, str]]] = []
     for number, folder in enumerate(folders):
         node = execution.node(f"wheels/{number:04}")
-        tree = entries(execution.store, node) if isinstance(node, Tree) else ()
+        tree = entries(execution.store, node) if isinstance(node, Tree) else ((".", node),)
         contents.append((folder, {path: each.digest.hash for path, each in tree if isinstance(each, File)}))
 
     def find(url: str) -> LocalWheel | None:

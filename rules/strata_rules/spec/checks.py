@@ -9,10 +9,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from strata_engine.digest import is_sha256
 from strata_engine.errors import Place
@@ -43,6 +44,9 @@ _LONGEST = 200
 
 _NO_NAME = re.compile(r"\s*(?:-|\.{0,2}[/\\]|~|[\w+]+:|\.+$)|[^<>=!~;@]*(?:\.whl|\.tar\.gz|\.zip)\s*$")
 """What is no requirement, but a path, URL or option of an installer."""
+
+_HOST = re.compile(r"(?:\[[\da-fA-F:.]+\]|[^@:\[\]]*)(?::\d{1,5})?")
+"""A host and perhaps a port, and no login."""
 
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}(?:(?:a|b|rc)\d{1,3})?", re.ASCII)
 
@@ -153,7 +157,10 @@ def _reserved(folder: str) -> str | None:
 
 def _check_requirement(layer: Declared, index: int, text: str, problems: Problems) -> None:
     place = layer.place("requirements", index)
-    only = "only requirements that a package index serves are supported, as `NAME`, `NAME>=1.0` or `NAME[EXTRA]==1.0`"
+    only = (
+        "a layer is made of wheels: write `NAME`, `NAME>=1.0` or `NAME[EXTRA]==1.0` for what a package index serves, "
+        "or `NAME @ URL` with the `file://` or `https://` URL of one wheel; build a wheel of anything else"
+    )
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
@@ -169,10 +176,28 @@ def _check_requirement(layer: Declared, index: int, text: str, problems: Problem
         )
     else:
         if requirement.url is not None:
-            message = f"{layer.who} takes `{requirement.name}` from a URL"
-            problems.error("url-requirement", message, place, hint=only)
+            if why := _no_wheel_url(requirement.name, requirement.url):
+                message = f"{layer.who} takes `{requirement.name}` from a URL {why}"
+                problems.error("url-requirement", message, place, hint=only)
         elif requirement.name.endswith((".whl", ".tar.gz", ".zip")):
             problems.error("url-requirement", f"{layer.who} requires the file `{text}`", place, hint=only)
+
+
+def _no_wheel_url(name: str, url: str) -> str:
+    """Say why a URL is not that of a wheel of a distribution; nothing where it is."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"file", "http", "https"}:
+        return f"of the kind `{parts.scheme}:`"
+    if parts.scheme == "file" and (parts.netloc not in {"", "localhost"} or not parts.path.startswith("/")):
+        return "that is not the path of a file"
+    if not _HOST.fullmatch(parts.netloc):
+        return "with a login, which would be written to the lock"
+    file = unquote(parts.path).rpartition("/")[2]
+    try:
+        found = parse_wheel_filename(file)[0]
+    except InvalidWheelFilename:
+        return "that does not name a wheel"
+    return "" if found == canonicalize_name(name) else f"of a wheel of `{found}`"
 
 
 def _inside(place: Place, text: str, error: InvalidRequirement) -> Place:

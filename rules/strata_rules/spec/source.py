@@ -17,7 +17,7 @@ from strata_engine.errors import Diagnostic, Place, SpecError
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and array indexes from the top of the document."""
 
-_SECRET = re.compile(r"(?<=://)[^\"']*(?=@)")
+_SECRET = re.compile(r"(?<=://)(?![\w-]+(?:\.[\w-]+)+(?::\d+)?/)[^\"']*(?=@)")
 """The user information of a URL, even of one that is not written as it must be: masked in every line that is shown."""
 
 
