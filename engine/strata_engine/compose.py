@@ -45,6 +45,8 @@ class Composition:
         self._owners: dict[str, dict[str, str]] = {}
         """By label in the whole: the prefixes of the members that have it, and what they call it."""
         self._shared: dict[str, Item] = {}
+        self.clashes = False
+        """Whether different actions have one name: which of them has it alone depends on which came first."""
         for member in self.members.values():
             for item in list(member.graph):
                 self.graph.add(self._translated(member, item))
@@ -61,6 +63,8 @@ class Composition:
             as_shared = self._relabelled(member, item, local)
             if same(self._shared.setdefault(local, as_shared), as_shared):
                 full = local
+            else:
+                self.clashes = True
         self._full[prefix][local] = full
         self._owners.setdefault(full, {})[prefix] = local
         return full

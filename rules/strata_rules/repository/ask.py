@@ -15,7 +15,7 @@ from strata_engine.query import parse as parse_query
 from strata_engine.records import Records
 from strata_engine.workspace import Workspace
 from strata_rules.repository.labels import BELOW, MARK, Pattern, is_query, parse
-from strata_rules.repository.opened import Planned, Repository, Whole, shares, state_of
+from strata_rules.repository.opened import Planned, Repository, Whole, compose, shares, state_of
 from strata_rules.repository.runs import Full, Runs
 from strata_rules.repository.which import stack_file
 from strata_rules.repository.world import Asked, StackWorld
@@ -48,6 +48,14 @@ def world_of_stack(session: Session) -> StackWorld:
         return Runs({_known(composition, [""]): _records(build.workspace)})
 
     return StackWorld([asked], composition, build, placements, runs, root=root)
+
+
+def settled_world(repository: Repository) -> StackWorld:
+    """Give what can be asked of a repository as it is, with labels that depend on that alone. Raises StrataError."""
+    whole = repository.look()
+    world = world_of_repository(repository, whole)
+    # All that is known of the graphs is known in their own order now.
+    return world_of_repository(repository, compose(whole.planned)) if whole.composition.clashes else world
 
 
 def world_of_repository(repository: Repository, whole: Whole) -> StackWorld:

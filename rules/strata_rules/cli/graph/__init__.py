@@ -9,6 +9,7 @@ COMMANDS = {
     "why-not": "Say why something was not built again.",
     "runs": "List the builds of this workspace.",
     "diff": "Say what differs between two builds.",
+    "query": "Find actions by what they are, need and did.",
     "show": "Draw the graph.",
     "trace": "Print where a build's trace is.",
     "report": "Write a page about a build.",

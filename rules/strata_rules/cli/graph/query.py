@@ -18,7 +18,7 @@ from strata_rules.cli.output import emit, emit_document, say
 from strata_rules.cli.repository_call import repository_of
 from strata_rules.cli.session_call import session_options
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
-from strata_rules.repository.ask import answer, world_of_repository, world_of_stack
+from strata_rules.repository.ask import answer, settled_world, world_of_stack
 from strata_rules.repository.labels import names_repository
 from strata_rules.repository.world import StackWorld
 from strata_rules.session import open_session
@@ -82,7 +82,7 @@ def _opened(arguments: Sequence[str], given: Given) -> Iterator[tuple[str, Stack
         if len(arguments) > 1:
             raise click.UsageError("a query about `//` is about all stack files: name none beside it")
         with repository_of([expression], given, reading=True) as repository:
-            yield expression, world_of_repository(repository, repository.look())
+            yield expression, settled_world(repository)
         return
     spec = arguments[1] if len(arguments) > 1 else None
     if spec is not None and split_arguments([spec], Path.cwd())[0] is None:
