@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +14,8 @@ import click
 from strata_engine.build import BuildResult
 from strata_engine.console.terminal import is_terminal
 from strata_engine.digest import Stamp
-from strata_engine.events import Outcome
+from strata_engine.errors import Diagnostic
+from strata_engine.events import Outcome, Warned
 from strata_rules.cli.completion import complete_labels
 from strata_rules.cli.given import BUILDING, RELATED, Given, accepted_quietly, given_options, labels_argument
 from strata_rules.cli.options import Settings
@@ -26,6 +28,7 @@ from strata_rules.cli.status import show_stack
 from strata_rules.repository.labels import is_query, names_repository
 from strata_rules.selection import Wish
 from strata_rules.session import Session
+from strata_rules.spec.near import did_you_mean
 
 WORK_FOUND = 4
 """The exit code of `--check` where something would run."""
@@ -70,6 +73,8 @@ def command(
     such as `kind(Archive) & app-*` (see `strata graph query --help`). `//...` means all stack files of the git
     repository, `//DIR:LABEL` a part of one. Nothing whose inputs are unchanged is done again.
     """
+    # As everywhere, a layer's name alone means its link.
+    force = tuple(label if set(label) & set("/*?[") else f"{label}/link" for label in force)
     across = names_repository(arguments)
     spec, labels = split_arguments(arguments, Path.cwd()) if not across else (None, arguments)
     locked = given.locked or not _may_lock(lock_if_needed, lock_alias)
@@ -99,7 +104,10 @@ def command(
 
     def work(session: Session) -> BuildResult:
         asked, more = _found(session, labels) if queries else (labels, {})
-        return session.build(asked, build_settings(given, force), publish=publish, clean=clean, **more)
+        result = session.build(asked, build_settings(given, force), publish=publish, clean=clean, **more)
+        for warning in _unmatched(force, result):
+            session.opened.emit(Warned(warning))
+        return result
 
     if across:
         # Here and not above: only this pays for it.
@@ -123,6 +131,16 @@ def command(
     if given.as_json:
         emit(document(result))
     return code(result)
+
+
+def _unmatched(force: tuple[str, ...], result: BuildResult) -> Iterator[Diagnostic]:
+    """Warn of what was to be forced and is no part of the build; which actions there are is known afterwards."""
+    labels = [action.label for action in result.actions]
+    for pattern in force if result.exit_code == 0 else ():
+        if not any(label == pattern or fnmatchcase(label, pattern) for label in labels):
+            hint = did_you_mean(pattern, labels) or "`strata graph show` lists the labels"
+            message = f"no action of this build matches `--force {pattern}`"
+            yield Diagnostic("unmatched-pattern", message, hint=hint, severity="warning")
 
 
 def _found(session: Session, labels: Sequence[str]) -> tuple[Sequence[str], dict[str, bool]]:

@@ -125,6 +125,7 @@ def _wrong(error: click.UsageError) -> SpecError:
     else:
         message = re.sub(r"'([^']*)'", r"`\1`", error.format_message()).rstrip(".")
         message = message.replace("is not a valid integer range", "is not a whole number")
+        message = message.replace(": Directory `", ": the folder `").replace(": File `", ": the file `")
         message, hint = message[:1].lower() + message[1:], None
     made = SpecError.of("usage", message, hint=hint or f"`{path} --help` says how it is used")
     assert isinstance(made, SpecError)
