@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from strata_engine.errors import HostError
@@ -29,6 +29,13 @@ _UV_MANYLINUX = (17, 28, *range(31, 41))
 """The glibc 2.x minors for which uv has a `--python-platform` name."""
 
 _LEGACY_MANYLINUX = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+
+
+_RAISED = {
+    "linux": ("linux_target", re.compile(r"manylinux_(\d+)_(\d+)_(\w+)")),
+    "macosx": ("macosx_target", re.compile(r"macosx_(\d+)_(\d+)_(\w+)")),
+}
+"""The setting that says how old a system may be, and the tags that say how old it may be for a wheel."""
 
 
 def host_platform() -> str:
@@ -164,3 +171,17 @@ def uv_platform(platform: str, linux_target: str = DEFAULT_LINUX_TARGET) -> str:
     _, minor = parse_linux_target(linux_target)
     known = max((value for value in _UV_MANYLINUX if value <= minor), default=_UV_MANYLINUX[0])
     return f"{arch}-manylinux_2_{known}"
+
+
+def raised_target(tags: Iterable[Tag], platform: str) -> str | None:
+    """Give the setting of a layer with which a platform would take one of these tags; None where none is for it."""
+    system, _, arch = platform.partition("_")
+    if system not in _RAISED:
+        return None
+    field, pattern = _RAISED[system]
+    found = [pattern.fullmatch(tag.platform) for tag in tags]
+    fitting = [(int(match[1]), int(match[2])) for match in found if match and match[3] in {arch, "universal2"}]
+    if not fitting:
+        return None
+    major, minor = min(fitting)
+    return f'{field} = "{"glibc@" if system == "linux" else ""}{major}.{minor}"'

@@ -455,9 +455,13 @@ class Session:
         asked = self._options.platforms
         check_platforms(self.stack, asked, host_platform())
         layers = self._layers(self.selection.included)
+        known = [name for name in PLATFORMS if any(name in layer.platforms for layer in layers)]
+        if not asked and known and host_platform() not in known:
+            message = f"nothing is built: no selected layer is for this machine (`{host_platform()}`)"
+            hint = f"name what to build for, such as `--platform {known[0]}`"
+            self._warn("", [Diagnostic("other-platform", message, hint=hint, severity="warning")])
         for platform in asked:
             if layers and not any(platform in layer.platforms for layer in layers):
-                known = [name for name in PLATFORMS if any(name in layer.platforms for layer in layers)]
                 raise SpecError.of(
                     "other-platform",
                     f"no selected layer is for `{platform}`",

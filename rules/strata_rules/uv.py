@@ -111,7 +111,10 @@ _URL = re.compile(r"\bhttps?://[^\s`'\"),]+")
 
 _CHATTER = ("Using CPython", "Using Python", "Using PyPy", "Resolved ", "Added ", "Removed ", "Updated ")
 # Which interpreter runs uv says nothing about the layer: we bound the Python version ourselves.
-_MISLEADING = ("hint: While the active Python version is",)
+_MISLEADING = (
+    "hint: While the active Python version is",
+    "hint: The resolution failed for an environment that is not the current one",
+)
 _MAX_LINES = 60
 
 
@@ -291,7 +294,9 @@ def failure(
     if "No solution found" in output:
         text = f"{subject}: its requirements cannot be met together"
         hint = "relax a requirement here, or a pin of a layer below (`strata lock --upgrade` moves pins)"
-        if "invalid package format" in output:
+        if "has no usable wheels" in output or "have no usable wheels" in output:
+            hint = "nothing is built from source: make the wheel yourself, and name its folder with `--local-wheels`"
+        elif "invalid package format" in output:
             hint = "take another build or version of the wheel that cannot be read"
         return SpecError(Diagnostic("no-solution", text, place, notes, hint))
     if _SETTINGS.search(output):

@@ -71,3 +71,15 @@ def test_wheels_that_are_required_by_their_urls(space: Space, tmp_path: Path) ->
     low.unlink()
     said = space.strata("build")
     assert (said.code, "error[missing-file]" in said.stderr) == (2, True)
+
+
+def test_a_stack_for_other_machines_alone_says_that_nothing_is_built(space: Space) -> None:
+    """venvstacks ends well and silently."""
+    space.replace(
+        "venvstacks.toml", 'name = "python"\n', 'name = "python"\nplatforms = ["win_arm64", "macosx_arm64"]\n'
+    )
+    for command in ("build", "publish", "local-export"):
+        for _ in range(2):  # the second is answered by a snapshot
+            said = space.ok(command).stderr
+            assert "warning[other-platform]: nothing is built: no selected layer is for this machine (`" in said
+            assert "hint: name what to build for, such as `--platform win_arm64`\n" in said

@@ -373,6 +373,18 @@ def test_no_wheel_for_a_target_is_told_with_what_can_be_done(stack: Stack, index
     assert [len(package["wheels"]) for package in stack.packages("cpython").values()] == [1]
 
 
+def test_no_wheel_for_a_system_that_is_old_names_the_target_to_raise(stack: Stack, index: Index) -> None:
+    index.add("mlx", "1.0", tag="py3-none-macosx_14_0_arm64")
+    index.add("mlx", "1.0", tag="py3-none-macosx_15_0_arm64")
+    index.add("mlx", "1.0", tag="cp313-cp313-macosx_11_0_arm64")
+    index.add("mlx", "1.0", tag="cp312-abi3-manylinux_2_35_x86_64")
+    stack.layers = {"cpython": (("mlx",), ())}
+    stack.platforms = ("macosx_arm64", "linux_x86_64")
+    [diagnostic] = stack.build().diagnostics
+    said = 'give the layer `macosx_target = "14.0"` and `linux_target = "glibc@2.35"`, or require a version of `mlx`'
+    assert (diagnostic.id, (diagnostic.hint or "").startswith(said)) == ("no-wheel", True), diagnostic.hint
+
+
 def test_a_version_without_a_wheel_for_a_new_platform_is_not_kept(stack: Stack, index: Index) -> None:
     index.add("native", "1.0", tag="cp312-cp312-manylinux_2_17_x86_64")
     index.add("steady", "1.0")

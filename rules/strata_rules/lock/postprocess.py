@@ -22,6 +22,7 @@ from strata_rules.lock import toml
 from strata_rules.lock.markers import Targets, both
 from strata_rules.lock.pins import Lower, Pin, dump, pins_of
 from strata_rules.lock.request import Request
+from strata_rules.platforms import raised_target
 from strata_rules.pylock import (
     LOWER_LAYER,
     LockedPackage,
@@ -233,7 +234,13 @@ def _no_wheels(
     for package, without in missing:
         listed = ", ".join(f'"{platform}"' for platform in good)
         hint = f"narrow the layer with `platforms = [{listed}]`, or require another version of `{package.name}`"
-        diagnostics.append(no_wheel(package, without, place, hint if good else None))
+        # These wheels are for the layer's Python, so where there are any, it is the system that is too old for them.
+        tags = [tag for wheel in package.wheels for tag in wheel.tags]
+        raised = [raised_target(tags, platform) for platform in without]
+        if all(raised):
+            settings = " and ".join(dict.fromkeys(f"`{setting}`" for setting in raised))
+            hint = f"give the layer {settings}, or require a version of `{package.name}` for older systems"
+        diagnostics.append(no_wheel(package, without, place, hint if good or all(raised) else None))
     error = NoWheelsError(*diagnostics)
     error.names = frozenset(package.name for package, _ in missing)
     return error
