@@ -43,8 +43,13 @@ def held_at(
         past = now.get(label)
         if past is not None and label not in held and label not in later:
             held[label] = Held(str(past.key), str(past.output or ""), known.mnemonic)
-    if build == len(records) - 1:
-        # What is no longer part of the graph was not part of the newest build.
-        named = {report.label for report in records[build].actions}
-        held = {label: each for label, each in held.items() if label in named or label in graph}
-    return held
+    looked_at = {record.run: at for at, record in enumerate(records)}
+    return {label: each for label, each in held.items() if _was_there(label, build, now, graph, looked_at)}
+
+
+def _was_there(
+    label: str, build: int, now: Mapping[str, Past], graph: Mapping[str, RecordedAction], looked_at: Mapping[str, int]
+) -> bool:
+    """Tell whether a label was part of the graph then: what is not any more was as long as it was looked at."""
+    past = now.get(label)
+    return label in graph or past is None or looked_at.get(past.run, build) >= build

@@ -127,7 +127,7 @@ def _causes(kept: Kept, build: int) -> str:
     story = why.Story(kept.records, build, kept.deciders)
     groups = story.groups(most=1) if story.reports else []
     said = []
-    for group in groups:
+    for group in sorted(groups, key=lambda group: (-group.actions, str(group.reasons[0]))):
         reason = group.reasons[0]
         said.append(
             f"{reason.reason} {reason.subject}" if len(group.reasons) == 1 else f"{len(group.reasons)} {reason.reason}"

@@ -7,6 +7,7 @@ in its last line; with `full` it does neither.
 from __future__ import annotations
 
 import calendar
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
@@ -30,6 +31,9 @@ SHOWN = 4
 
 HOPS = 6
 """Actions of one way that are shown."""
+
+_FOLDED = re.compile(r"(?:and|…) \d+ more\b")
+"""What stands where names, hops or lines were left out."""
 
 Details: TypeAlias = Callable[[ActionReport, Reason], Sequence[str]]
 """Gives what a reason means in the words of the file that has changed."""
@@ -117,7 +121,7 @@ def page(lines: Sequence[str], *, full: bool, more: str = "--full") -> list[str]
     if full:
         return [printable(line) for line in lines]
     shown = [fit(printable(line), WIDTH) for line in lines[:LINES]]
-    cut = len(lines) > LINES or any(line.endswith("…") or " more" in line for line in shown)
+    cut = len(lines) > LINES or any(line.endswith("…") or _FOLDED.search(line) for line in shown)
     return [*shown, f"more     {more} shows all of it"] if cut else shown
 
 
@@ -132,13 +136,14 @@ def told(answer: Answer, view: View) -> list[str]:
     if not story.reports:
         return page(lines, full=view.full)
     groups = story.groups(*here)
+    ends = story.tops(here) if here else []
     if answer.labels:
         # The shortest way first: what is nearest is what a person has most likely just done.
-        ways = [_way(story, here, group) for group in groups]
+        ways = [_way(story, ends, group) for group in groups]
         groups = [group for _, group in sorted(zip(ways, groups, strict=True), key=lambda pair: len(pair[0]))]
     shown = groups if view.full else groups[:SHOWN]
     for group in shown:
-        lines += ["", *_cause(answer, here, group, view)]
+        lines += ["", *_cause(answer, ends, group, view)]
     if len(groups) > len(shown):
         rest = groups[len(shown) :]
         lines.append(f"and {counted(len(rest), 'more cause')}: {listed(str(each.reasons[0].reason) for each in rest)}")
@@ -184,7 +189,7 @@ def _became(answer: Answer, report: ActionReport) -> str:
             return "has another key" if report.previous else "is new"
         case Kind.WOULD, Outcome.EXECUTED:
             # What has no key yet waits for an output that may come out as before.
-            return "would run" if report.key else "may run: not all that it needs is known yet"
+            return "would run" if report.key else "may run, as far as can be known"
         case Kind.WOULD, Outcome.CACHED | Outcome.REMOTE:
             return "would come from the store"
         case Kind.WOULD, outcome:
@@ -220,7 +225,7 @@ def _summary(answer: Answer, view: View) -> list[str]:
             return [f"nothing would run: {counted(total, 'action')} up to date"]
         unknown = sum(not report.key for report in record.actions)
         parts = [f"{counts[Outcome.EXECUTED] - unknown} of {counted(total, 'action')} would run"]
-        parts += [f"{unknown} may: not all that they need is known yet"] if unknown else []
+        parts += [f"{unknown} may, as far as can be known"] if unknown else []
         parts += [f"{counts[Outcome.CACHED]} would come from the store"] if counts[Outcome.CACHED] else []
         return [", ".join(parts)]
     done = [
@@ -229,11 +234,9 @@ def _summary(answer: Answer, view: View) -> list[str]:
         if count and outcome is not Outcome.UP_TO_DATE
     ]
     did = f"{', '.join(done)} of {counted(total, 'action')}" if done else "nothing was to do"
-    since = f"; {counted(answer.later, 'build')} since, with nothing to do" if answer.later else ""
-    return [
-        f"run {short_run(record)}, {command_of(record)}, {ago(record.started, view.now)}: "
-        f"{did} in {duration(record.seconds)}{since}"
-    ]
+    line = f"run {short_run(record)}, {command_of(record)}, {ago(record.started, view.now)}: {did}"
+    since = [f"{counted(answer.later, 'build')} since had nothing to do"] if answer.later else []
+    return [f"{line} in {duration(record.seconds)}", *since]
 
 
 def _skipped(answer: Answer, view: View) -> list[str]:
@@ -252,24 +255,28 @@ def _skipped(answer: Answer, view: View) -> list[str]:
 # -- causes ------------------------------------------------------------------------------------------------------------
 
 
-def _way(story: Story, here: Sequence[str], group: Group) -> list[Cause]:
-    ways = [story.way(here, reason) for reason in group.reasons[:SHOWN]]
+def _way(story: Story, ends: Sequence[str], group: Group) -> list[Cause]:
+    ways = [story.way(ends, reason) for reason in group.reasons[:SHOWN]]
     return min((way for way in ways if way), key=len, default=[])
 
 
-def _cause(answer: Answer, here: Sequence[str], group: Group, view: View) -> list[str]:
-    """Tell of a root cause: what it is, what that means in its file, what it cost, and how it came here."""
+def _cause(answer: Answer, ends: Sequence[str], group: Group, view: View) -> list[str]:
+    """Tell of a root cause: what it is, what that means in its file, what it cost, and how it came to its ends."""
     lines = _what(group, view)
     if len(group.reasons) == 1:
-        told_ = list(view.details(group.first[0].report, group.reasons[0]))
-        most = len(told_) if view.full else SHOWN
-        lines += [f"           {line}" for line in told_[:most]]
-        lines += [f"           … {len(told_) - most} more"] if len(told_) > most else []
+        lines += _some(view.details(group.first[0].report, group.reasons[0]), view)
     elif view.full:
         lines += [f"           {reason_line(reason)}" for reason in group.reasons]
-    lines.append(f"         {_cost(answer, group, here, view)}")
-    way = _way(answer.story, here, group) if here else []
+    lines.append(f"         {_cost(answer, group, ends, view)}")
+    way = _way(answer.story, ends, group) if ends else []
     return lines + (_hops(answer, way, view) if len(way) > 1 else [])
+
+
+def _some(lines: Sequence[str], view: View) -> list[str]:
+    """Give the lines below a cause, the first of many."""
+    most = len(lines) if view.full else SHOWN
+    cut = [f"           … {len(lines) - most} more"] if len(lines) > most else []
+    return [*(f"           {line}" for line in lines[:most]), *cut]
 
 
 def _what(group: Group, view: View) -> list[str]:
@@ -277,6 +284,9 @@ def _what(group: Group, view: View) -> list[str]:
     code, room = str(group.reasons[0].reason), WIDTH - 9
     if len(group.reasons) > 1:
         subjects = dict.fromkeys(reason.subject for reason in group.reasons)
+        if len(subjects) == 1:
+            pairs = [f"{reason.old or '(none)'} → {reason.new or '(none)'}" for reason in group.reasons]
+            return [f"because  {code} {group.reasons[0].subject}", *_some(pairs, view)]
         head = f"{code} ({len(group.reasons)}): "
         return [f"because  {head}{listed(subjects, full=view.full, room=room - len(head))}"]
     line = reason_line(group.reasons[0])
@@ -286,14 +296,14 @@ def _what(group: Group, view: View) -> list[str]:
     return [f"because  {code} {reason.subject}", f"           {line.partition(f'{reason.subject}: ')[2]}"]
 
 
-def _cost(answer: Answer, group: Group, here: Sequence[str], view: View) -> str:
+def _cost(answer: Answer, group: Group, ends: Sequence[str], view: View) -> str:
     number = counted(group.actions, "action")
     text = {
         Kind.RAN: f"{number}, {duration(group.seconds)}" if group.actions else "nothing ran for it: the store had it",
         Kind.WOULD: number if group.actions else "nothing would run for it: the store has it",
         Kind.DIFFERS: number,
     }[answer.kind]
-    if here or len(group.reasons) > 1:
+    if ends or len(group.first) > SHOWN:
         return text
     names = (cause.report.label for cause in group.first)
     return f"{text}, from {listed(names, full=view.full, room=WIDTH - len(text) - 16)}"
@@ -343,8 +353,7 @@ def _cutoff(answer: Answer, here: Sequence[str], view: View) -> list[str]:
     if not labels:
         return []
     it = "it" if len(labels) == 1 else "them"
-    lines = ["", f"cutoff   {listed(labels, full=view.full, room=WIDTH - 28)} came out as before"]
+    said = f"what is taken of {it} is as before"
     if spared:
-        above = "1 action that needs" if len(spared) == 1 else f"{len(spared)} actions that need"
-        lines.append(f"         or what is taken of {it} did: {above} {it} had nothing to do")
-    return lines
+        said += f": {counted(len(spared), 'action')} had nothing to do"
+    return ["", f"cutoff   {listed(labels, full=view.full, room=WIDTH - 9)}", f"         {said}"]

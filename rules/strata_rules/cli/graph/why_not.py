@@ -212,8 +212,8 @@ def _travelled(kept: Kept, build: int, way: Sequence[str], stopped: str | None) 
             return [f"and {way[-1]} did run for it: `strata graph why {way[-1]}`"]
         return [f"{missing} was not part of that build, or had seen the change before"]
     after = way[way.index(stopped) + 1 :]
-    spared = f": {listed(after)} had nothing to do" if after else ""
-    return [f"cutoff   {stopped} came out as before, or what is taken of it did{spared}"]
+    spared = f", so {listed(after)} had nothing to do" if after else ""
+    return [f"cutoff   {stopped}: what is taken of it is as before{spared}"]
 
 
 def _undeclared(kept: Kept, ways: Mapping[str, Sequence[str]], label: str, name: str) -> _Answer:
@@ -224,7 +224,8 @@ def _undeclared(kept: Kept, ways: Mapping[str, Sequence[str]], label: str, name:
         if (known := kept.graph.get(below)) is not None
         for subject in (*known.sources, *known.origins.values(), *known.members.values())
     ]
-    nearest = _nearest(name, list(dict.fromkeys(declared)))
+    alike = [subject for subject in dict.fromkeys(declared) if ("#" in subject) == ("#" in name)]
+    nearest = _nearest(name, alike or list(dict.fromkeys(declared)))
     keys = [subject for subject in dict.fromkeys(declared) if subject.startswith(f"{name}#")]
     lines = [name, f"is not an input of {label}, nor of anything that it depends on"]
     if keys:
