@@ -27,7 +27,7 @@ http {{
   access_log {folder}/access.log; client_max_body_size {largest}; tcp_nodelay on; keepalive_requests 100000;
   client_body_temp_path {folder}/tmp; proxy_temp_path {folder}/t1; fastcgi_temp_path {folder}/t2;
   uwsgi_temp_path {folder}/t3; scgi_temp_path {folder}/t4;
-  server {{ listen 127.0.0.1:{port};
+  server {{ listen 127.0.0.1:{port}{tls};
     location ~ "^/(?:[a-z]+/)?(ac|cas)/[0-9a-f]{{64}}$" {{
       root {folder}/data; dav_methods PUT; create_full_put_path on; dav_access user:rw group:r all:r;
       set $bad '$request_method:$content_length'; if ($bad = 'PUT:') {{ return 411; }}
@@ -38,8 +38,10 @@ http {{
 class Nginx:
     """A running nginx; its blobs are files that a test may look at, and spoil."""
 
-    def __init__(self, folder: Path, *, login: str = "", largest: str = "0") -> None:
+    def __init__(self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> None:
         self.folder = folder
+        self.certificate = folder / "certificate.pem"
+        self._tls = tls
         self._login = login
         self._largest = largest
         self.data = folder / "data"
@@ -48,6 +50,8 @@ class Nginx:
     def __enter__(self) -> Self:
         for name in ("data", "tmp"):
             (self.folder / name).mkdir(parents=True)
+        if self._tls:
+            _make_certificate(self.certificate, self.folder / "key.pem")
         if self._login:
             name, password = self._login.split(":")
             (self.folder / "users").write_text(f"{name}:{{PLAIN}}{password}\n")
@@ -64,6 +68,9 @@ class Nginx:
             _CONFIG.format(
                 folder=self.folder,
                 port=self.port,
+                tls=f" ssl; ssl_certificate {self.certificate}; ssl_certificate_key {self.folder}/key.pem"
+                if self._tls
+                else "",
                 user="user root;" if os.geteuid() == 0 else "",
                 largest=self._largest,
                 readers="GET HEAD" if self._login else "GET HEAD PUT",
@@ -89,26 +96,47 @@ class Nginx:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def path(self, kind: str, hash_: str) -> Path:
         return self.data / kind / hash_
 
-    def asked(self) -> list[str]:
-        """Give the requests so far: `METHOD STATUS`."""
-        lines = (self.folder / "access.log").read_text().splitlines()
+    def asked(self, count: int) -> list[str]:
+        """Give the requests so far, `METHOD STATUS`; nginx writes them down after it has answered."""
+        lines: list[str] = []
+        while len(lines) < count:
+            lines = (self.folder / "access.log").read_text().splitlines()
         return [f"{line.split(chr(34))[1].split()[0]} {line.split(chr(34))[2].split()[0]}" for line in lines]
 
 
 @contextmanager
-def nginx(folder: Path, *, login: str = "", largest: str = "0") -> Iterator[Nginx]:
+def nginx(folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> Iterator[Nginx]:
     """Run nginx; where there is none and one may not install it, the test is skipped."""
     if NGINX is None:
         if os.geteuid() == 0 and shutil.which("apt-get"):
             pytest.fail("nginx is missing: `apt-get install nginx`, as .ci/run does")
         pytest.skip("nginx is missing, and only root could install it")
-    with Nginx(folder, login=login, largest=largest) as server:
+    with Nginx(folder, login=login, largest=largest, tls=tls) as server:
         yield server
+
+
+def _make_certificate(certificate: Path, key: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes certificates, is missing")
+    arguments = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=cache",
+        "-addext",
+    ]
+    command = ["openssl", "req", "-x509", *arguments, "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
 
 
 def _free_port() -> int:

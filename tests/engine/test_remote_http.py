@@ -148,7 +148,7 @@ def test_a_real_nginx_that_is_for_reading_alone_refuses_to_be_written(tmp_path: 
         writer = HttpCache(server.url, headers=Credentials(server.url, login=("ci", "s3cret"), environ={}))
         writer.put_result(KEY, SMALL, calm)
         assert reader.get_result(KEY, calm) == SMALL
-        assert server.asked() == ["GET 404", "PUT 401", "PUT 201", "GET 200"]
+        assert server.asked(4) == ["GET 404", "PUT 401", "PUT 201", "GET 200"]
         assert server.path("ac", KEY.hash).read_bytes() == SMALL
         reader.close()
         writer.close()
@@ -181,6 +181,46 @@ def test_a_real_nginx_that_was_stopped_is_a_fault_at_once_and_works_again_when_i
         assert server._started()
         assert cache.get_result(KEY, calm) == SMALL
         cache.close()
+
+
+def test_a_real_nginx_is_asked_over_tls_and_believed_only_with_a_certificate_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nginx(tmp_path / "n", tls=True) as server:
+        stranger = HttpCache(server.url, pause=0.001)
+        with pytest.raises(Fault) as error:
+            stranger.put_result(KEY, SMALL, calm)
+        assert error.value.trouble is Trouble.UNREACHABLE
+        assert "certificate verify failed" in error.value.text
+        stranger.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        cache, taken = HttpCache(server.url), Taken()
+        cache.write(BLOB, lambda: io.BytesIO(BIG), calm)
+        assert cache.read(BLOB, taken, calm)
+        assert taken.blobs == [BIG]
+        cache.close()
+
+
+def test_a_proxy_of_the_environment_is_used_but_for_the_hosts_that_are_excepted(
+    hostile: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", hostile.url.replace("http://", "http://me:s3cret@"))
+    hostile.blobs[f"http://cache.invalid/x/ac/{KEY.hash}"] = SMALL
+    cache = HttpCache("http://cache.invalid/x", limits=QUICK)
+    assert cache.get_result(KEY, calm) == SMALL
+    assert hostile.seen[0][2]["proxy-authorization"] == "Basic bWU6czNjcmV0"
+    cache.close()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    cache = HttpCache(hostile.url, limits=QUICK)
+    assert cache.get_result(KEY, calm) == SMALL
+    assert "proxy-authorization" not in hostile.seen[1][2]
+    cache.close()
+    monkeypatch.setenv("http_proxy", "socks5://me:s3cret@127.0.0.1:1")
+    with pytest.raises(Fault) as error:
+        HttpCache("http://cache.invalid/x")
+    assert error.value.text == "the proxy `socks5://127.0.0.1:1` does not speak HTTP"
 
 
 def test_connections_are_used_again(cache: HttpCache, hostile: Hostile) -> None:

@@ -1,0 +1,142 @@
+"""The whole way of a result from one store into another, over each kind of remote that is there."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from caches import nginx
+
+from strata_engine.action_cache import result_of
+from strata_engine.cas import Cas
+from strata_engine.codec import Action, encode_action
+from strata_engine.digest import EMPTY, Digest
+from strata_engine.index import Index
+from strata_engine.remote.address import parse, result_address
+from strata_engine.remote.backend import Backend, Fault
+from strata_engine.remote.opened import opened
+from strata_engine.remote.results import Packed, incoming, outgoing, unpacked
+from strata_engine.tree import Artifact, File, Symlink, assemble
+
+ACTION = encode_action(Action(EMPTY, EMPTY))
+
+
+def calm() -> None:
+    """Check that nothing is cancelled."""
+
+
+@contextmanager
+def an_nginx(folder: Path) -> Iterator[tuple[str, Path]]:
+    with nginx(folder) as server:
+        yield server.url, server.data
+
+
+@contextmanager
+def a_folder(folder: Path) -> Iterator[tuple[str, Path]]:
+    folder.mkdir()
+    yield folder.as_uri(), folder
+
+
+KINDS = [an_nginx, a_folder]
+
+
+def store(folder: Path) -> Cas:
+    return Cas(folder, Index(folder))
+
+
+def send(remote: Backend, source: Cas, artifact: Artifact, address: Digest) -> int:
+    sent = outgoing(result_of(artifact), source)
+    missing = remote.missing([*sent.stored, *sent.made], calm)
+    small = {digest for digest in missing if digest.size < 100_000}
+    remote.write_many({digest: sent.made.get(digest) or source.get(digest) for digest in small}, calm)
+    for digest in missing - small:
+        remote.write(digest, lambda digest=digest: source.open(digest), calm)  # type: ignore[misc]
+    remote.put_result(address, sent.result, calm)
+    return len(missing)
+
+
+def fetch(remote: Backend, target: Cas, address: Digest) -> Artifact | None:
+    data = remote.get_result(address, calm)
+    if data is None:
+        return None
+    came = incoming(data)
+    for blob in came.inlined.values():
+        target.put(blob)
+    if isinstance(came.output, File):
+        if came.output.digest not in came.inlined:
+            assert remote.read(came.output.digest, target.writer, calm)
+        return came.output
+    assert isinstance(came.output, Packed)
+    assert remote.read(came.output.tree, target.writer, calm)
+    whole = unpacked(target.get(came.output.tree), came.output)
+    for digest, encoded in whole.directories.items():
+        target.put_named(digest, encoded)
+    wanted = target.missing(whole.files)
+    for blob in remote.read_many([digest for digest in wanted if digest.size < 100_000], calm).blobs.values():
+        target.put(blob)
+    for digest in target.missing(whole.files):
+        assert remote.read(digest, target.writer, calm)
+    return whole.tree
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_result_goes_from_one_machine_to_another(
+    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
+) -> None:
+    ours, theirs = store(tmp_path / "ours"), store(tmp_path / "theirs")
+    nodes = {f"lib/m{index % 7}/f{index}.py": File(ours.put(b"%d" % index * 500)) for index in range(200)}
+    large = File(ours.put(bytes(2_000_000)), executable=True)
+    tree = assemble(ours, {**nodes, "bin/large": large, "bin/python": Symlink("../../cpython/bin/python3")})
+    tree_at, file_at = (result_address(ACTION, zone) for zone in ("main", "dev/me"))
+    with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
+        remote = opened(parse(url), environ={})
+        assert fetch(remote, theirs, tree_at) is None
+        assert send(remote, ours, tree, tree_at) == 202
+        assert send(remote, ours, tree, tree_at) == 0
+        assert send(remote, ours, large, file_at) == 0
+        assert fetch(remote, theirs, tree_at) == tree
+        assert theirs.complete(tree)
+        assert theirs.damaged(tree) == []
+        assert fetch(remote, theirs, file_at) == large
+        # A server that has lost what its result names.
+        shutil.rmtree(data / "cas")
+        with pytest.raises(AssertionError):
+            fetch(remote, store(tmp_path / "third"), file_at)
+        remote.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zones_that_have_a_place_see_nothing_of_one_another(
+    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
+) -> None:
+    with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
+        for zone in ("main", "pr"):
+            (data / zone).mkdir()
+        address = parse(url + "/{zone}")
+        main, other = opened(address, "main", environ={}), opened(address, "pr", environ={})
+        key = result_address(ACTION)
+        main.put_result(key, b"result", calm)
+        assert (main.get_result(key, calm), other.get_result(key, calm)) == (b"result", None)
+        assert main.shown == f"{url}/main"
+        with pytest.raises(ValueError, match="not the name of a zone"):
+            opened(address, "../main", environ={})
+        for remote in (main, other):
+            remote.close()
+
+
+def test_the_login_of_an_address_is_sent_and_not_shown(tmp_path: Path) -> None:
+    with nginx(tmp_path / "n", login="ci:s3cret") as server:
+        key, url = result_address(ACTION), server.url.replace("//", "//ci:s3cret@")
+        writer, reader = opened(parse(url), environ={}), opened(parse(server.url), environ={})
+        writer.put_result(key, b"result", calm)
+        assert reader.get_result(key, calm) == b"result"
+        with pytest.raises(Fault) as error:
+            reader.write(Digest.of(b"x"), lambda: io.BytesIO(b"x"), calm)
+        assert error.value.text == "HTTP 401 Unauthorized"
+        assert "s3cret" not in writer.shown
+        writer.close()
+        reader.close()
