@@ -207,7 +207,7 @@ def test_a_long_build_says_what_it_waited_for() -> None:
     path = (("python/capture", 6.0), ("python/link", 2.1), ("app-x/link", 0.3))
     done = BuildFinished(seconds=9.0, counts={"executed": 7}, critical=path)
     assert transcript([done], Detail()) == [
-        "critical path 8.4 s, the longest in it python/capture with 6.0 s",
+        "critical path 8.4 s, slowest in it: python/capture, 6.0 s",
         "7 actions: 7 executed in 9.0 s",
     ]
     for less in (msgspec.structs.replace(done, seconds=4.9), msgspec.structs.replace(done, critical=path[:1])):

@@ -222,5 +222,6 @@ def _what_took_long(event: BuildFinished) -> list[str]:
     if slowest is None or event.seconds < LONG_BUILD or len(event.critical) < 2:
         return []
     label, seconds = slowest
+    label = fit_middle(printable(label), LABEL)
     path = sum(each for _, each in event.critical)
-    return [f"critical path {duration(path)}, the longest in it {printable(label)} with {duration(seconds)}"]
+    return [f"critical path {duration(path)}, slowest in it: {label}, {duration(seconds)}"]
