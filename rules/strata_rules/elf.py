@@ -2,17 +2,18 @@
 
 The only door to pyelftools. It knows nothing of layers and never runs anything. Wheels are hostile until checked, so
 a file is read through a budget: whatever its headers claim, only so many bytes and reads are spent on it.
+
+pyelftools is imported when the first ELF file is read: most builds read none, and each would pay for it.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
-from elftools.common.utils import struct_parse
-from elftools.elf.dynamic import Dynamic
-from elftools.elf.elffile import ELFFile
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 MAGIC = b"\x7fELF"
 
@@ -66,14 +67,17 @@ def read(stream: BinaryIO) -> Elf | None:
     stream.seek(0)
     if stream.read(4) != MAGIC:
         return None
+    # Not below: a library that is not there is no fault of the file.
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - see the module's docstring
+
+    budgeted = cast(IO[bytes], _Budgeted(stream))
     try:
-        return _parse(cast(IO[bytes], _Budgeted(stream)))
+        return _parse(budgeted, ELFFile(budgeted))
     except Exception:  # the library raises whatever its parsing meets; a file that cannot be read cannot be loaded
         return None
 
 
-def _parse(stream: IO[bytes]) -> Elf | None:
-    elf = ELFFile(stream)
+def _parse(stream: IO[bytes], elf: ELFFile) -> Elf | None:
     if elf["e_type"] not in ("ET_DYN", "ET_EXEC"):
         return None
     soname: str | None = None
@@ -103,6 +107,9 @@ def _parse(stream: IO[bytes]) -> Elf | None:
 
 def _tags(stream: IO[bytes], elf: ELFFile) -> Iterable[Any]:
     """Find the dynamic segment as the loader does, by the program headers: sections may be stripped or lie."""
+    from elftools.common.utils import struct_parse  # noqa: PLC0415 - see the module's docstring
+    from elftools.elf.dynamic import Dynamic  # noqa: PLC0415 - see the module's docstring
+
     for index in range(elf["e_phnum"]):
         place = elf["e_phoff"] + index * elf["e_phentsize"]
         header = struct_parse(elf.structs.Elf_Phdr, stream, stream_pos=place)

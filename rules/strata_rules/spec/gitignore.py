@@ -19,11 +19,12 @@ import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+from typing import TYPE_CHECKING, NamedTuple
 
 from strata_engine.errors import StrataError
+
+if TYPE_CHECKING:
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 _CLASS = re.compile(r"\[:(\w+):\]")
 _CLASSES = {
@@ -180,6 +181,9 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _parse(text: str) -> list[_Rule]:
+    # Here, because most builds capture no folder and read no ignore file.
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # noqa: PLC0415 - see above
+
     rules = []
     for line in text.removeprefix("\ufeff").split("\n"):
         stripped = line.removesuffix("\r")

@@ -2,6 +2,8 @@
 
 It knows no zip and no tree: rows in, rows out, on top of `installer.records`. The hard part is trust: a hash counts
 only where its algorithm is strong, and a path that is listed twice must be listed alike.
+
+The package is imported when it is called: builds that unpack and install nothing would pay for it too.
 """
 
 from __future__ import annotations
@@ -10,15 +12,15 @@ import base64
 import csv
 import io
 from collections.abc import Callable, Iterable
-from typing import BinaryIO, TypeAlias
-
-from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_record_file
-from installer.utils import Scheme, construct_record_file
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic
 
-Row: TypeAlias = RecordEntry
+if TYPE_CHECKING:
+    from installer.records import RecordEntry
+
+Row: TypeAlias = "RecordEntry"
 
 STRONG = frozenset({"sha256", "sha384", "sha512"})
 """What the specification of RECORD allows: anything newer or older is not verified but refused."""
@@ -40,6 +42,8 @@ def bad(wheel: str, what: str, notes: tuple[str, ...] = ()) -> Diagnostic:
 
 def parse(data: bytes, wheel: str) -> tuple[dict[str, Row], list[Diagnostic]]:
     """Read a RECORD into its rows by path, with everything that is wrong with them (`bad-record`)."""
+    from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file  # noqa: PLC0415 - see the docstring at the top
+
     rows: dict[str, Row] = {}
     wrong: list[Diagnostic] = []
     try:
@@ -84,6 +88,8 @@ def matches(entry: Row, digest: Digest, open_: Callable[[], BinaryIO]) -> bool:
 
 def row(path: str, digest: Digest | None = None) -> Row:
     """Make the row of a file; without a digest, RECORD's own."""
+    from installer.records import Hash, RecordEntry  # noqa: PLC0415 - see the docstring at the top
+
     if digest is None:
         return RecordEntry(path, None, None)
     return RecordEntry(path, Hash("sha256", _encoded(digest)), digest.size)
@@ -91,6 +97,8 @@ def row(path: str, digest: Digest | None = None) -> Row:
 
 def render(rows: Iterable[Row]) -> bytes:
     """Write a RECORD: one row per file, sorted by path, so that equal files give equal bytes."""
+    from installer.utils import Scheme, construct_record_file  # noqa: PLC0415 - see the docstring at the top
+
     with construct_record_file((Scheme("purelib"), entry) for entry in rows) as stream:
         return stream.read()
 
