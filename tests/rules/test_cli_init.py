@@ -44,4 +44,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_an_ignore_file_is_added_to(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*.pyc\n_build/")
     scaffold(tmp_path)
-    assert (tmp_path / ".gitignore").read_text().splitlines() == ["*.pyc", "_build/", "_artifacts/", "_export/", ".strata/"]
+    assert (tmp_path / ".gitignore").read_text().splitlines() == [
+        "*.pyc",
+        "_build/",
+        "_artifacts/",
+        "_export/",
+        ".strata/",
+    ]
