@@ -228,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
             "wrong": lambda: self._send(200, data[:-1] + bytes([data[-1] ^ 1]) if data else b"x"),
             "longer": lambda: self._send(200, (data or b"") + b"x"),
             "shorter": lambda: self._send(200, (data or b"")[:-1]),
-            "endless": self._endless,
+            "endless": lambda: self._endless(b"x" * 65536, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
             "cut": lambda: self._cut(data or b"x"),
             "half": lambda: self._send(206, (data or b"")[: len(data or b"") // 2]),
             "unended": lambda: self._raw(b"HTTP/1.1 200 OK\r\n\r\n" + (data or b"")[:-1]),
@@ -239,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             "silent": lambda: self._stall(b""),
             "drip": lambda: self._drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
             "drip body": lambda: self._drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"x"),
-            "interim": lambda: self._raw(b"HTTP/1.1 102 Processing\r\n\r\n" * 200_000),
+            "interim": lambda: self._endless(b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
             "huge headers": lambda: self._raw(b"HTTP/1.1 200 OK\r\n" + b"X-Y: " + b"z" * 300_000 + b"\r\n\r\n"),
             "garbage": lambda: self._raw(b"\x00\xff hello\r\n\r\n"),
             "hang up": lambda: self._raw(b""),
@@ -316,10 +316,10 @@ class _Handler(BaseHTTPRequestHandler):
             + b"0\r\n\r\n"
         )
 
-    def _endless(self) -> None:
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    def _endless(self, data: bytes, head: bytes = b"") -> None:
+        self.wfile.write(head)
         while not self.cache_.released.is_set():
-            self.wfile.write(b"x" * 65536)
+            self.wfile.write(data)
 
     def _stall(self, data: bytes) -> None:
         self.wfile.write(data)

@@ -32,7 +32,7 @@ _TURN = 0.1
 """Seconds that a socket is waited for before the check is made again."""
 _TRICKLE = 16 << 10
 """Bytes that must move in the time of a stall."""
-_LARGEST_HEAD = 1 << 20
+_LARGEST_HEAD = 256 << 10
 """Bytes of status and headers, those of interim answers too."""
 _DRAINED = 64 << 10
 """Bytes of an answer that nobody wants which are read, so that the connection can be used again."""
