@@ -71,8 +71,8 @@ class Federation:
             return found
         owners = self._owners(label)
         if label in owners.values():
-            # Whoever has built it before: the order in which locks become known must not decide.
-            owners = dict.fromkeys(self._parts, label)
+            # Whoever has built it before, also where it is not known yet to want it now.
+            owners = {**owners, **dict.fromkeys(self._parts, label)}
         pasts = (self._parts[prefix].history.past(local) for prefix, local in owners.items())
         return next((past for past in pasts if past is not None), None)
 

@@ -91,7 +91,7 @@ def _picture(record: RunRecord, graph: Mapping[str, RecordedAction]) -> list[str
     if not reports or len(reports) > MOST_DRAWN:
         return []
     nodes = [
-        PictureNode(label, report.mnemonic, label.partition("/")[0], report.outcome.value)
+        PictureNode(label, report.mnemonic, label.partition("[")[0].rpartition("/")[0], report.outcome.value)
         for label, report in sorted(reports.items())
     ]
     edges = [

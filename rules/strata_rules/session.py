@@ -47,7 +47,7 @@ from strata_rules.spec.modules import Module
 from strata_rules.spec.show import LayerStatus
 from strata_rules.stack import launch_module, pin_path
 
-__all__ = ["Launch", "Session", "SessionOptions", "load_session", "open_session"]
+__all__ = ["Launch", "Session", "SessionOptions", "job_summary", "load_session", "open_session"]
 
 BYTECODE_FOLDER = "pycache"
 """Where `run` lets Python keep bytecode, in the state folder: outputs stay as they were placed."""
@@ -230,9 +230,7 @@ class Session:
 
     def job_summary(self, result: BuildResult) -> str:
         """Tell of a build in Markdown."""
-        record = short(self._build.record(result, ""))
-        story, graph = Story([record]), read_graph(self._build.workspace)
-        return markdown(record, story.roots(), critical_path(record.actions), graph, result.diagnostics)
+        return job_summary(self._build, result)
 
     def statuses(self) -> dict[str, LayerStatus]:
         """Say of each layer whether its lock is valid and which version it has."""
@@ -597,6 +595,13 @@ class Session:
     def _module(self, module: Module) -> PublishedModule:
         node = self._build.source(module.input)
         return PublishedModule(module.import_name, module_hash(self._build.store.cas, module.file_name, node))
+
+
+def job_summary(build: Build, result: BuildResult) -> str:
+    """Tell in Markdown what an opened build came to."""
+    record = short(build.record(result, ""))
+    story, graph = Story([record]), read_graph(build.workspace)
+    return markdown(record, story.roots(), critical_path(record.actions), graph, result.diagnostics)
 
 
 def _labels(made: Iterable[Made]) -> list[str]:

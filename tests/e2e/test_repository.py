@@ -130,8 +130,10 @@ def test_a_change_in_one_stack_concerns_it_alone(repository: Repository) -> None
     two = repository.stack("apps/two")
     two.write("two.py", "print('other')\n")
     before = len(records(repository.stack("apps/one").root))
-    built = repository.build("//...")
+    summary = repository.root.parent / "summary.md"
+    built = repository.build("//...", env={"GITHUB_STEP_SUMMARY": str(summary)})
     assert built.executed == {"//apps/two:app-two/link"}
+    assert "| input-changed apps/two/two.py |" in summary.read_text()
     assert built.reasons("//apps/two:app-two/link") == [("input-changed", "apps/two/two.py")]
     record, own = records(repository.root, "repository/")[-1], records(two.root)[-1]
     assert actions(record) == {"//apps/two:app-two/link": "executed"}
@@ -140,8 +142,16 @@ def test_a_change_in_one_stack_concerns_it_alone(repository: Repository) -> None
     assert [reason["subject"] for reason in own["actions"][0]["reasons"]] == ["two.py"]
     others = records(repository.stack("apps/one").root)
     assert [actions(each) for each in others[before:]] == [{}]
-    assert "two.py" in two.ok("graph", "why", "app-two").stdout
+    assert "input-changed two.py" in two.ok("graph", "why", "app-two").stdout
+    why = ("graph", "why")
+    assert repository.ok(*why, "//apps/two:app-two", "--json").json == two.ok(*why, "app-two", "--json").json
+    assert "input-changed apps/two/two.py" in repository.ok(*why, "//...").stdout
+    assert repository.strata(*why, "//libs/three:app-tree").code == 2
+    drawn = repository.ok("graph", "show", "//apps/two:app-two").stdout
+    assert {"//apps/two:app-two", "fetch", "wheel"} <= set(drawn.splitlines())
+    assert "//apps/one" not in drawn
     idle(repository, "apps/two")
+    assert repository.build("//...", "--force", "//apps/two:app-two").executed == {"//apps/two:app-two/link"}
 
 
 def test_a_shared_wheel_that_changes_is_made_once_for_all_that_want_it(repository: Repository) -> None:

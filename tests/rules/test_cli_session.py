@@ -63,6 +63,7 @@ def strata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Strata]:
     class Recorder:
         stack = SimpleNamespace(root=tmp_path)
         standing, manifests, surveyed = (), (), SimpleNamespace(stale=())
+        opened = SimpleNamespace(emit=lambda _: None)
 
         def __init__(self, options: dict[str, Any], wishes: Wishes, listeners: Any) -> None:
             self.options, self.wishes, self.listeners = options, wishes, listeners

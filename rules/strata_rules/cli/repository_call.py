@@ -14,12 +14,13 @@ from strata_engine.errors import SpecError
 from strata_engine.events import Listener
 from strata_rules.cli.given import Given
 from strata_rules.cli.options import Settings
-from strata_rules.cli.session_call import build_settings, session_options
+from strata_rules.cli.session_call import add_job_summary, build_settings, session_options
 from strata_rules.repository.ask import patterns, wanted
 from strata_rules.repository.labels import repository_root
 from strata_rules.repository.opened import Repository, open_repository
 from strata_rules.repository.which import stack_files
 from strata_rules.selection import NO_WISHES, Wishes
+from strata_rules.session import job_summary
 
 
 @contextlib.contextmanager
@@ -54,7 +55,10 @@ def built_across(
         settings.open_console(explain=given.explain, dry_run=given.dry_run) as console,
         repository_of(arguments, given, (console,), wishes=wishes) as repository,
     ):
+        # As everywhere, a layer's name alone means its link.
+        force = tuple(label if "/" in label.rpartition(":")[2] else f"{label}/link" for label in force)
         asked = wanted(repository, arguments, locked=given.locked)
         result = repository.run(asked, build_settings(given, force), clean=clean)
         console.tell(result.diagnostics)
+        add_job_summary(settings, given, lambda: job_summary(repository.build, result))
         return result

@@ -117,11 +117,16 @@ def built(
             if saw is not None:
                 saw(session.seen())
         console.tell(result.diagnostics)
-        if (summary := os.environ.get(JOB_SUMMARY)) and not given.dry_run:
-            _append(Path(summary), session.job_summary(result), settings)
+        add_job_summary(settings, given, lambda: session.job_summary(result))
         if document is not None:
             _remember(settings, given, session, result, document)
     return result
+
+
+def add_job_summary(settings: Settings, given: Given, text: Callable[[], str]) -> None:
+    """Tell a CI service of a build, where it says where."""
+    if (summary := os.environ.get(JOB_SUMMARY)) and not given.dry_run:
+        _append(Path(summary), text(), settings)
 
 
 def _append(path: Path, text: str, settings: Settings) -> None:

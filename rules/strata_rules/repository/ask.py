@@ -10,16 +10,20 @@ from pathlib import Path
 
 from strata_engine import run_record
 from strata_engine.compose import Composition, Member
+from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.query import evaluate, words
 from strata_engine.query import parse as parse_query
 from strata_engine.records import Records
 from strata_engine.workspace import Workspace
-from strata_rules.repository.labels import BELOW, MARK, Pattern, is_query, parse
-from strata_rules.repository.opened import Planned, Repository, Whole, compose, shares, state_of
+from strata_rules.repository.labels import BELOW, MARK, Pattern, is_query, parse, state_of
+from strata_rules.repository.opened import Planned, Repository, Whole, compose, shares
 from strata_rules.repository.runs import Full, Runs
 from strata_rules.repository.which import stack_file
 from strata_rules.repository.world import Asked, StackWorld
 from strata_rules.session import Session
+
+_ENDS = ("Archive", "Link")
+"""What a stack is built for."""
 
 
 def patterns(arguments: Iterable[str]) -> list[Pattern]:
@@ -34,6 +38,26 @@ def patterns(arguments: Iterable[str]) -> list[Pattern]:
 def answer(world: StackWorld, argument: str) -> list[str]:
     """Give the labels that a query means, in byte order. Raises SpecError."""
     return sorted(evaluate(parse_query(argument), world, argument))
+
+
+def below(world: StackWorld, arguments: Iterable[str]) -> list[str]:
+    """Give what labels mean and all that it needs; of whole stacks, what is built and published of them."""
+    found: set[str] = set()
+    for argument in arguments:
+        if is_query(argument):
+            found.update(answer(world, argument))
+            continue
+        matching = world.match(argument)
+        whole = argument.startswith(MARK) and parse(argument).local == BELOW
+        found |= {label for label in matching if not whole or world.mnemonic(label) in _ENDS}
+    return sorted(world.relations().below(found))
+
+
+def drawn(world: StackWorld, labels: Sequence[str]) -> PictureGraph:
+    """Give a picture of actions."""
+    nodes = [PictureNode(label, world.mnemonic(label), world.group(label), world.outcome(label)) for label in labels]
+    known = set(labels)
+    return PictureGraph(tuple(nodes), tuple(edge for edge in world.edges() if known.issuperset(edge)))
 
 
 def world_of_stack(session: Session) -> StackWorld:

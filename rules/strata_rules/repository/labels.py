@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from strata_engine.errors import SpecError
+from strata_engine.workspace import Workspace
 from strata_rules.null import SPEC_NAMES
 
 MARK = "//"
@@ -19,6 +20,9 @@ MARK = "//"
 BELOW = "..."
 """What stands for everything: below a folder, or of a stack."""
 
+
+STATE_PART = "repository"
+"""The folder in the root's state folder that is about the whole repository: the root may have a stack of its own."""
 
 _NAMED = re.compile(rf"(?:^|[\s(,&|\"']){MARK}")
 
@@ -90,6 +94,11 @@ def repository_root(cwd: Path) -> Path:
         f"`{cwd}` is in no git repository, and labels that begin with `//` start from the root of one",
         hint="leave out what is before the `:`, or `git init` where all stacks are",
     )
+
+
+def state_of(root: Path) -> Workspace:
+    """Give the workspace that keeps what is known of a whole repository."""
+    return Workspace(root, STATE_PART)
 
 
 def parse(text: str) -> Pattern:

@@ -26,12 +26,9 @@ from strata_engine.recorded_graph import record_graph
 from strata_engine.store import open_store, store_folder
 from strata_engine.workspace import Workspace
 from strata_rules.planning import Plan, SessionOptions
-from strata_rules.repository.labels import StackFile
+from strata_rules.repository.labels import StackFile, state_of
 from strata_rules.selection import NO_WISHES, Wishes
 from strata_rules.session import Session, load_session
-
-STATE_PART = "repository"
-"""The folder in the root's state folder that is about the whole repository: the root may have a stack of its own."""
 
 SHARED = ("fetch/", "wheel/")
 """What labels begin with that are no layer's: the same in each stack that has them."""
@@ -40,11 +37,6 @@ SHARED = ("fetch/", "wheel/")
 def shares(label: str) -> bool:
     """Tell whether equal actions of this label are one, whatever stack they are in."""
     return label.startswith(SHARED)
-
-
-def state_of(root: Path) -> Workspace:
-    """Give the workspace that keeps what is known of a whole repository."""
-    return Workspace(root, STATE_PART)
 
 
 class Part(NamedTuple):

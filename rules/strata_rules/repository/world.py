@@ -222,7 +222,7 @@ class StackWorld:
 
     def group(self, label: str) -> str:
         """Name what an action is drawn within."""
-        return label.rpartition("/")[0]
+        return label.partition("[")[0].rpartition("/")[0]
 
     def outcome(self, label: str) -> str | None:
         """Give the outcome that an action would have."""

@@ -20,6 +20,8 @@ from strata_engine.records import Records
 from strata_engine.run_record import FILE, RunRecord
 from strata_engine.workspace import Workspace
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
+from strata_rules.repository.labels import BELOW, MARK, names_repository, repository_root, state_of
+from strata_rules.repository.which import resolve
 from strata_rules.spec.near import did_you_mean
 
 if TYPE_CHECKING:
@@ -101,14 +103,31 @@ class Found(NamedTuple):
 
 
 def opened(arguments: Sequence[str], *, most: int = 1) -> tuple[Path, Kept, tuple[str, ...]]:
-    """Tell SPEC from the other arguments, and give the stack file and what its workspace keeps. Raises SpecError."""
-    spec, others = split_arguments(arguments, Path.cwd())
-    path = find_stack_file(spec, Path.cwd())
+    """Tell SPEC from the other arguments, and give the stack file and what its workspace keeps. Raises SpecError.
+
+    A label that begins with `//` names its stack file itself; `//...` means what is kept of builds of several stacks.
+    """
+    cwd = Path.cwd()
+    if names_repository(arguments[:1]):
+        label, *rest = arguments
+        path, others, workspace = _across(label, tuple(rest), cwd)
+    else:
+        spec, others = split_arguments(arguments, cwd)
+        path = find_stack_file(spec, cwd)
+        workspace = Workspace(path.absolute().parent)
     if len(others) > most:
         raise SpecError.of(
             "usage", f"`{others[most]}` is one too many", hint="put a pattern that means several labels into quotes"
         )
-    return path, Kept(Workspace(path.absolute().parent)), others
+    return path, Kept(workspace), others
+
+
+def _across(label: str, rest: tuple[str, ...], cwd: Path) -> tuple[Path, tuple[str, ...], Workspace]:
+    if label == f"{MARK}{BELOW}":
+        workspace = state_of(repository_root(cwd))
+        return workspace.root, rest, workspace
+    path, local = resolve(label, cwd)
+    return path, rest if local is None else (local, *rest), Workspace(path.parent)
 
 
 def matching(word: str, labels: Iterable[str]) -> list[str]:

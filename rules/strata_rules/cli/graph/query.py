@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from strata_engine import picture
-from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.query import functions_text
 from strata_rules.cli.given import Given, given_options
 from strata_rules.cli.options import Settings, StrataCommand
@@ -18,7 +17,7 @@ from strata_rules.cli.output import emit, emit_document, say
 from strata_rules.cli.repository_call import repository_of
 from strata_rules.cli.session_call import session_options
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
-from strata_rules.repository.ask import answer, settled_world, world_of_stack
+from strata_rules.repository.ask import answer, drawn, settled_world, world_of_stack
 from strata_rules.repository.labels import names_repository
 from strata_rules.repository.world import StackWorld
 from strata_rules.session import open_session
@@ -69,7 +68,7 @@ def command(settings: Settings, arguments: tuple[str, ...], given: Given, format
         if given.as_json:
             emit_document(SCHEMA, VERSION, {"query": expression, "labels": [_fields(world, each) for each in labels]})
         elif format_ != "labels":
-            emit(DRAWN[format_](_picture(world, labels)))
+            emit(DRAWN[format_](drawn(world, labels)))
         elif labels:
             emit("\n".join(labels))
 
@@ -109,9 +108,3 @@ def _fields(world: StackWorld, label: str) -> dict[str, Any]:
         "layer": world.layer(label) or None,
         "platform": world.platform(label) or None,
     }
-
-
-def _picture(world: StackWorld, labels: Sequence[str]) -> PictureGraph:
-    nodes = [PictureNode(label, world.mnemonic(label), world.group(label), world.outcome(label)) for label in labels]
-    drawn = set(labels)
-    return PictureGraph(tuple(nodes), tuple(edge for edge in world.edges() if drawn.issuperset(edge)))
