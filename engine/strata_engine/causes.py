@@ -67,12 +67,16 @@ class Causes:
         """What was not up to date in this build, by label."""
         self._earlier: dict[int, Mapping[str, ActionReport]] = {}
         self._known: dict[At, tuple[tuple[Reason, ...], tuple[At, ...]]] = {}
+        self._missed: dict[str, bool] = {}
+        """Whether anything was done between the build of this name and the one that is told."""
         self._gaps: dict[tuple[str, int], Sequence[int]] = {}
         self._users: dict[int, Mapping[str, Sequence[ActionReport]]] = {}
 
     def explained(self, at: At) -> tuple[tuple[Reason, ...], tuple[At, ...]]:
         """Divide an action's reasons into its own and the actions that explain the others."""
         known = self._known.get(at)
+        if known is None and isinstance(at, str):
+            known = self._simply(at)
         if known is None:
             build, label = self.point(at)
             report, reports = self.report(at), self._reports(build)
@@ -92,6 +96,22 @@ class Causes:
                 if not explaining and not (new and reason.reason is ReasonCode.OUTPUT_MISSING):
                     own.append(reason)
             known = self._known[at] = (tuple(own), tuple(above))
+        return known
+
+    def _simply(self, label: str) -> tuple[tuple[Reason, ...], tuple[At, ...]] | None:
+        """Explain what ran for one output made just before it, as most of a large build did; None for all else."""
+        report = self.reports[label]
+        if len(report.reasons) != 1:
+            return None
+        [reason] = report.reasons
+        subject = reason.subject
+        if reason.reason is not _UPSTREAM or subject == label or subject not in self.reports:
+            return None
+        if report.since not in self._missed:
+            self._missed[report.since] = bool(self._between(report.since, self._build))
+        if self._missed[report.since]:
+            return None
+        known = self._known[label] = ((), (subject,))
         return known
 
     def _explaining(self, build: int, report: ActionReport, reason: Reason) -> list[At]:

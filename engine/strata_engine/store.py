@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import platformdirs
 
 from strata_engine.action_cache import ActionCache
 from strata_engine.cas import Cas
@@ -42,7 +41,11 @@ class LocalStore(msgspec.Struct, frozen=True, eq=False):
 def store_folder() -> Path:
     """Give the store's folder: `STRATA_CACHE_DIR`, else the platform's user cache folder."""
     override = os.environ.get("STRATA_CACHE_DIR")
-    return Path(override).expanduser().absolute() if override else platformdirs.user_cache_path("strata")
+    if override:
+        return Path(override).expanduser().absolute()
+    import platformdirs  # noqa: PLC0415 - who says where the store is does not pay for it
+
+    return platformdirs.user_cache_path("strata")
 
 
 def open_store(folder: Path, on_warning: Callable[[Diagnostic], None]) -> LocalStore:

@@ -72,6 +72,8 @@ class _Reach(NamedTuple):
     bits: Mapping[Reason, int]
     masks: Mapping[At, int]
     """By action, those that explain others first."""
+    owners: Mapping[At, tuple[Reason, ...]]
+    """The actions that have causes of their own."""
 
 
 def ran(record: RunRecord) -> list[ActionReport]:
@@ -242,30 +244,40 @@ class Story:
             bits: dict[Reason, int] = {}
             masks: dict[At, int] = {}
             passed: dict[At, int] = {}
+            owners: dict[At, tuple[Reason, ...]] = {}
             local = 0
+            explained = self._causes.explained
             opened: set[At] = set()
-            waiting: list[At] = list(self.reports)
-            while waiting:
-                at = waiting[-1]
-                own, above = self._causes.explained(at)
-                if at not in opened:
-                    opened.add(at)
-                    fresh = [each for each in above if each not in opened]
-                    if fresh:
-                        waiting += fresh
-                        continue
-                waiting.pop()
-                if at not in masks:
-                    mask = 0
-                    for reason in own:
-                        bit = 1 << bits.setdefault(reason, len(bits))
-                        mask |= bit
-                        local |= bit if reason.reason in LOCAL else 0
-                    for each in above:
-                        mask |= passed.get(each, 0)
-                    masks[at] = mask
-                    passed[at] = mask & ~local or mask
-            self._reached = _Reach(tuple(bits), bits, masks)
+            for label in self.reports:
+                own, above = explained(label)
+                if not own and len(above) == 1 and above[0] in passed:
+                    # Most of a large build: what came to the one below came here.
+                    masks[label] = passed[label] = passed[above[0]]
+                    continue
+                waiting: list[At] = [label]
+                while waiting:
+                    at = waiting[-1]
+                    own, above = explained(at)
+                    if at not in opened:
+                        opened.add(at)
+                        fresh = [each for each in above if each not in opened]
+                        if fresh:
+                            waiting += fresh
+                            continue
+                    waiting.pop()
+                    if at not in masks:
+                        mask = 0
+                        if own:
+                            owners[at] = own
+                        for reason in own:
+                            bit = 1 << bits.setdefault(reason, len(bits))
+                            mask |= bit
+                            local |= bit if reason.reason in LOCAL else 0
+                        for each in above:
+                            mask |= passed.get(each, 0)
+                        masks[at] = mask
+                        passed[at] = mask & ~local or mask
+            self._reached = _Reach(tuple(bits), bits, masks, owners)
         return self._reached
 
     def _mask(self, labels: Collection[str]) -> int:
@@ -279,9 +291,9 @@ class Story:
         """Give the actions that each of the wanted causes reached first."""
         reach = self._reach()
         first: dict[int, list[At]] = {}
-        for at, mask in reach.masks.items():
-            if mask & wanted:
-                for reason in self._causes.explained(at)[0]:
+        for at, own in reach.owners.items():
+            if reach.masks[at] & wanted:
+                for reason in own:
                     first.setdefault(reach.bits[reason], []).append(at)
         return first
 

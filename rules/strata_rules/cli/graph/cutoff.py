@@ -23,18 +23,20 @@ class Cutoff(NamedTuple):
 
 def cutoff(kept: Kept, story: Story, labels: Sequence[str]) -> Cutoff:
     """Find where the causes of labels stopped, or those of all of a build for none."""
-    passed: set[str] = set()
-    for report in story.reports.values():
-        passed.update(report.upstream, report.deciders)
+    reports = story.reports
+    passed = {name for report in reports.values() for name in report.upstream}
+    passed.update(name for report in reports.values() for name in report.deciders)
     same, unread = [], []
-    for label in story.reached(*labels):
-        report = story.reports[label]
-        if not (report.output and report.former):
-            continue
-        if report.output == report.former and report.key != report.previous:
-            same.append(label)
-        elif report.output != report.former and label not in passed:
+    for label, report in reports.items():
+        output, former = report.output, report.former
+        if output == former:
+            if output and report.key != report.previous:
+                same.append(label)
+        elif output and former and label not in passed:
             unread.append(label)
+    if labels and (same or unread):
+        reached = story.reached(*labels)
+        same, unread = ([label for label in each if label in reached] for each in (same, unread))
     users = _users(kept, {*same, *unread})
     if not users:
         return Cutoff(tuple(sorted(same)), ())
