@@ -1,4 +1,4 @@
-"""The index: a table of bytes to bytes in SQLite, for what is too small or too many to be files. diskcache's only door.
+"""The index: a table of bytes to bytes in SQLite, for what is too small or too many to be files.
 
 It knows nothing of digests, blobs or results: its users prefix their keys and check what they read. It must not be
 trusted, and does not trust what it finds: rows are bytes both ways or they are misses, nothing is ever pickled or
@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-import diskcache
-
 from strata_engine.errors import Diagnostic, HostError
 
 T = TypeVar("T")
@@ -36,8 +34,6 @@ TOUCH_AFTER = 1800.0
 DATABASE = "cache.db"
 _BATCH = 500
 """Keys per SELECT."""
-_RAW = 1
-"""diskcache's mode of a value that is stored as it is."""
 _ROW = "raw = 1 AND mode = 1 AND filename IS NULL AND typeof(key) = 'blob' AND typeof(value) = 'blob'"
 """What tells our rows from any others that stand in the table."""
 _PUT = (
@@ -189,6 +185,9 @@ class Index:
             raise _said(error, self.folder) from error
 
     def _open(self) -> _Table:
+        # Here and not above: who only reads the table, to explain a build, needs no more than SQLite.
+        from strata_engine.table import WritableTable  # noqa: PLC0415 - see the comment above
+
         if self.folder.is_dir() and not os.access(self.folder, os.W_OK):
             return _Frozen(self.folder)
         try:
@@ -196,18 +195,18 @@ class Index:
             self._inode = self._inode_now()
             self._refuse_stranger()
             try:
-                table: _Table = _Writable(str(self.folder))
+                table: _Table = WritableTable(str(self.folder))
             except sqlite3.Error as error:
                 if _code(error) in _READ_ONLY:
                     return _Frozen(self.folder)
                 if not _is_damage(error):
                     raise
                 self._set_aside(error)
-                table = _Writable(str(self.folder))
+                table = WritableTable(str(self.folder))
             except (TypeError, ValueError, AttributeError, KeyError) as error:
                 # diskcache believes its table of settings, which then holds what no version of it wrote.
                 self._set_aside(error)
-                table = _Writable(str(self.folder))
+                table = WritableTable(str(self.folder))
             self._inode = self._inode_now()
         except sqlite3.Error as error:
             raise _said(error, self.folder) from error
@@ -272,67 +271,6 @@ class _Table(Protocol):
 
     def close(self) -> None:
         """Let go of this thread's connection."""
-
-
-class BytesDisk(diskcache.Disk):  # type: ignore[misc] # diskcache is not typed
-    """diskcache's serializer without its serializing: bytes stay bytes, anything else is an error."""
-
-    def put(self, key: bytes) -> tuple[bytes, bool]:
-        """Give the database's form of a key."""
-        if type(key) is not bytes:
-            raise TypeError("a key is bytes")
-        return key, True
-
-    def get(self, key: object, raw: object) -> bytes:
-        """Give a key back; KeyError for one that is not bytes."""
-        if not raw or type(key) is not bytes:
-            raise KeyError("not one of our rows")
-        return key
-
-    def store(self, value: bytes, read: object, key: object = None) -> tuple[int, int, None, bytes]:  # noqa: ARG002 - diskcache's signature
-        """Give the database's form of a value, which is never a file."""
-        if type(value) is not bytes:
-            raise TypeError("a value is bytes")
-        return 0, _RAW, None, value
-
-    def fetch(self, mode: object, filename: object, value: object, read: object) -> bytes:  # noqa: ARG002 - diskcache's signature
-        """Give a value back; an OSError, which diskcache takes for a miss, for one that is not plain bytes."""
-        if mode != _RAW or filename is not None or type(value) is not bytes:
-            raise OSError("not one of our rows")
-        return value
-
-
-class _Writable(diskcache.Cache):  # type: ignore[misc] # diskcache is not typed
-    """diskcache's schema, pragmas and connection per thread and process, with statements of our own for groups.
-
-    diskcache's own transactions try again for ever where the database cannot be written, so they are not used.
-    """
-
-    def __init__(self, folder: str) -> None:
-        # A database that shrinks under a memory map kills the process, so none is mapped.
-        super().__init__(
-            folder, disk=BytesDisk, eviction_policy="none", cull_limit=0, statistics=0, tag_index=0,
-            disk_min_file_size=1 << 62, disk_pickle_protocol=0, sqlite_mmap_size=0, sqlite_journal_mode="wal",
-            sqlite_synchronous=1, sqlite_auto_vacuum=1, sqlite_cache_size=1 << 13,
-        )  # fmt: skip
-
-    def select(self, query: str, values: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        return list(self._sql(query, values).fetchall())
-
-    def write(self, work: Sequence[_Group]) -> int:
-        connection: sqlite3.Connection = self._con
-        changed = 0
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement, values in work:
-                changed += max(0, connection.executemany(statement, values).rowcount)
-            connection.execute("COMMIT")
-        except BaseException:
-            # A full disk has rolled back by itself.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return changed
 
 
 class _Frozen:

@@ -15,7 +15,8 @@ import diskcache
 import pytest
 
 from strata_engine.errors import Diagnostic, HostError
-from strata_engine.index import BytesDisk, Index, Row
+from strata_engine.index import Index, Row
+from strata_engine.table import BytesDisk
 
 
 @pytest.fixture
