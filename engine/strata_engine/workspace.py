@@ -108,8 +108,10 @@ def exclusive(path: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} since {since}: {command}\n".encode(), 0)
-        yield
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)

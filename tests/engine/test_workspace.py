@@ -119,3 +119,9 @@ def test_arguments_are_told_without_secrets_and_as_text(monkeypatch: pytest.Monk
         sys, "argv", ["x", "--index", "https://user:p%40ss@host/a", "--x=http://token@h/", "a@b", "caf\udce9"]
     )
     assert command_line() == ["--index", "https://***@host/a", "--x=http://***@h/", "a@b", "caf\\udce9"]
+
+
+def test_who_has_failed_is_not_said_to_hold_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), exclusive(tmp_path / "lock", pytest.fail):
+        raise KeyError
+    assert (tmp_path / "lock").read_text() == ""

@@ -30,8 +30,10 @@ def patterns(arguments: Iterable[str]) -> list[Pattern]:
     """List what arguments, labels and queries, say of stack files. Raises SpecError."""
     found = []
     for argument in arguments:
-        said = list(words(parse_query(argument))) if is_query(argument) else [argument]
-        found += [parse(word) for word in said if word.startswith(MARK)]
+        if is_query(argument):
+            found += [parse(word) for word in words(parse_query(argument)) if word.startswith(MARK)]
+        else:
+            found.append(parse(argument))
     return found
 
 
