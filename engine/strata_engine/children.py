@@ -57,7 +57,8 @@ class Children:
                 start_new_session=True,
             )
         except OSError as error:
-            raise HostError.of("cannot-start", f"cannot start `{argv[0]}`: {error.strerror}") from error
+            hint = "check that it is there and may be executed"
+            raise HostError.of("cannot-start", f"cannot start `{argv[0]}`: {error.strerror}", hint=hint) from error
         self._add(process)
         try:
             output = _collect(process, tell)

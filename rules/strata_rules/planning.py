@@ -178,7 +178,8 @@ def _check_folders(build: Build, local_wheels: Iterable[Path]) -> None:
     ]
     for who, text, folder in given:
         if not build.sources.probe(folder):
-            raise SpecError.of("missing-folder", f"{who} the folder `{text}`, which is not at `{folder}`")
+            said = f"{who} the folder `{text}`, which is not at `{folder}`"
+            raise SpecError.of("missing-folder", said, hint="make it, even if it is empty, or name no such folder")
 
 
 def _check_pythons(stack: Stack, setting: Setting) -> None:

@@ -196,7 +196,10 @@ class Session:
             return earlier, None
         if plan.host not in layer.platforms:
             raise SpecError.of(
-                "other-platform", f"`{layer.env_name}` is not for this machine ({plan.host})", layer.place("platforms")
+                "other-platform",
+                f"`{layer.env_name}` is not for this machine, which is `{plan.host}`",
+                layer.place("platforms"),
+                hint=f"add `{plan.host}` to the `platforms` of the layer and of those below it",
             )
         wanted = [f"{layer.env_name}/link"]
         result = self._run(plan, wanted, self.places(plan, wanted), settings, earlier)

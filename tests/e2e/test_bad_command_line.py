@@ -70,7 +70,8 @@ LABELS = "hint: `strata graph show` lists the labels\n"
         ),
         (
             "build --local-wheels gone",
-            "error[missing-folder]: `--local-wheels` names the folder `gone`, which is not at `{root}/gone`\n",
+            "error[missing-folder]: `--local-wheels` names the folder `gone`, which is not at `{root}/gone`\n"
+            "hint: make it, even if it is empty, or name no such folder\n",
         ),
         (
             "publish --format rar",
