@@ -35,6 +35,9 @@ _NO_EXTRAS: dict[str, str | frozenset[str]] = {"extra": "", "extras": frozenset(
 _SCHEMES = frozenset({"http", "https", "file"})
 _FROM_LOWER = "from_lower_layer"
 _RESTORE = "take it from git again, or have it made anew with `strata lock --upgrade`"
+CONFLICTED = "has git's conflict markers in it"
+TAKE_A_SIDE = "take either side, as with `git checkout --ours` and its path; `strata lock` then makes what fits both"
+_CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -92,6 +95,11 @@ def parse(data: bytes, file: str) -> Pylock:
     return check(load(data, file), file)
 
 
+def is_conflicted(data: bytes) -> bool:
+    """Tell whether git has left both sides of a merge in a file that is kept with a lock."""
+    return _CONFLICT.search(data) is not None
+
+
 def load(data: bytes, file: str) -> dict[str, Any]:
     """Read the document that a lock is. Raises SpecError (`bad-lock`)."""
     if len(data) > MAX_SIZE:
@@ -101,6 +109,8 @@ def load(data: bytes, file: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise _bad(file, "is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
+        if is_conflicted(data):
+            raise SpecError.of("bad-lock", f"the lock {CONFLICTED}", Place(file, 0), hint=TAKE_A_SIDE) from None
         raise _bad_toml(file, str(error)) from None
     except RecursionError:
         raise _bad(file, "is nested too deeply") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from conftest import WheelMaker
 from loopback import Loopback
 from space import Space
@@ -83,3 +84,16 @@ def test_a_stack_for_other_machines_alone_says_that_nothing_is_built(space: Spac
             said = space.ok(command).stderr
             assert "warning[other-platform]: nothing is built: no selected layer is for this machine (`" in said
             assert "hint: name what to build for, such as `--platform win_arm64`\n" in said
+
+
+@pytest.mark.parametrize("file", ["pylock.framework-low.toml", "pylock.framework-low.meta.json", "runtime.python.json"])
+def test_what_git_could_not_merge_is_told_and_either_side_will_do(built: Space, file: str) -> None:
+    folder = "python" if file.startswith("runtime") else "framework-low"
+    path = f"requirements/{folder}/{file}"
+    side = built.read(path)
+    built.write(path, f"<<<<<<< HEAD\n{side}=======\n{side}>>>>>>> other\n")
+    said = built.strata("lock")
+    assert (said.code, "has git's conflict markers in it\n" in said.stderr) == (2, True)
+    assert f"  --> {path}\nhint: take either side, as with `git checkout --ours` and its path" in said.stderr
+    built.write(path, side)
+    assert built.build().executed == set()

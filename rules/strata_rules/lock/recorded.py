@@ -15,6 +15,7 @@ import msgspec
 
 from strata_engine.errors import Diagnostic, Place, SpecError
 from strata_rules.lock.parts import Given, Parts
+from strata_rules.pylock import CONFLICTED, TAKE_A_SIDE, is_conflicted
 
 MAX_SIZE = 1 << 20
 """Records above this are not read: a real one is under 10 KiB."""
@@ -22,6 +23,8 @@ MAX_SIZE = 1 << 20
 SECTION = "strata"
 
 _LEGACY = "_legacy_requirements_hash"
+
+_AGAIN = "take it from git again, or have the layer locked anew with `strata lock --upgrade`"
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,6 +76,8 @@ def read(data: bytes, file: str) -> Recorded:
     except msgspec.ValidationError as error:
         raise _bad(file, f"is not what it should be: {_worded(str(error))}") from None
     except msgspec.DecodeError as error:
+        if is_conflicted(data):
+            raise _bad(file, CONFLICTED, TAKE_A_SIDE) from None
         raise _bad(file, f"is not JSON: {_worded(str(error))}") from None
     except ValueError:
         raise _bad(file, "has a `locked_at` that is no date and time") from None
@@ -107,6 +112,5 @@ def _worded(message: str) -> str:
     return message.replace("$.", "").replace(" - at ", " at ")
 
 
-def _bad(file: str, what: str) -> SpecError:
-    hint = "take it from git again, or have the layer locked anew with `strata lock --upgrade`"
+def _bad(file: str, what: str, hint: str = _AGAIN) -> SpecError:
     return SpecError(Diagnostic("bad-lock-record", f"what is recorded of this lock {what}", Place(file, 0), hint=hint))

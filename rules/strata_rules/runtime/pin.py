@@ -16,8 +16,11 @@ import msgspec
 from strata_engine.digest import Digest, is_sha256
 from strata_engine.errors import HostError, Place, SpecError
 from strata_engine.workspace import write_atomically
+from strata_rules.pylock import CONFLICTED, TAKE_A_SIDE, is_conflicted
 
 VERSION = 1
+
+_AGAIN = "take it from git again, or remove it: the next build pins the runtime anew"
 
 
 class _Downloaded(msgspec.Struct, frozen=True, tag_field="provider", forbid_unknown_fields=True):
@@ -65,6 +68,8 @@ def parse(data: bytes, name: str) -> dict[str, Pin]:
     try:
         file = msgspec.json.decode(data, type=_File)
     except msgspec.MsgspecError as error:
+        if is_conflicted(data):
+            raise _bad(name, f"it {CONFLICTED}", TAKE_A_SIDE) from None
         raise _bad(name, str(error)) from None
     if file.version != VERSION:
         raise _bad(name, f"its version is {file.version}, this Strata reads version {VERSION}")
@@ -79,8 +84,7 @@ def parse(data: bytes, name: str) -> dict[str, Pin]:
     return file.platforms
 
 
-def _bad(name: str, what: str) -> SpecError:
-    hint = "take it from git again, or remove it: the next build pins the runtime anew"
+def _bad(name: str, what: str, hint: str = _AGAIN) -> SpecError:
     error = SpecError.of("bad-runtime-pin", f"this runtime pin cannot be read: {what}", Place(name, 0), hint=hint)
     assert isinstance(error, SpecError)
     return error
