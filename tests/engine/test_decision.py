@@ -389,7 +389,10 @@ def test_a_dry_run_tells_all_that_is_known_of_what_waits_for_another(site: Site)
     site.write("own.txt", "1")
 
     def items(say: str) -> list[Action]:
-        return [make("a", inputs={"src": Source("src.txt")}), make("b", "a", inputs={"own": Source("own.txt")}, say=say)]
+        return [
+            make("a", inputs={"src": Source("src.txt")}),
+            make("b", "a", inputs={"own": Source("own.txt")}, say=say),
+        ]
 
     site.build(items("x"))
     site.write("src.txt", "2")
