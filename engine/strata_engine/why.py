@@ -173,7 +173,7 @@ class Story:
                 places = dict.fromkeys(at for bit in together for at in first[bit])
                 groups.append(
                     Group(
-                        tuple(reach.reasons[bit] for bit in together),
+                        tuple(sorted((reach.reasons[bit] for bit in together), key=str)),
                         tuple(self._cause(at, 0) for at in sorted(places, key=label_of)),
                         sum(actions for actions, _ in reached),
                         round(sum(seconds for _, seconds in reached), 6),

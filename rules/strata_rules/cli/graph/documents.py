@@ -15,7 +15,7 @@ from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.why import Story
 
 
-class RootCause(msgspec.Struct, frozen=True):
+class RootCause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A root cause, and what it cost."""
 
     reason: ReasonCode
@@ -27,7 +27,7 @@ class RootCause(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An action on the way from what was asked about to its causes."""
 
     label: str
@@ -35,7 +35,7 @@ class Step(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...]
 
 
-class WhyDocument(msgspec.Struct, frozen=True):
+class WhyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`strata graph why`."""
 
     label: str | None
@@ -52,7 +52,7 @@ class WhyDocument(msgspec.Struct, frozen=True):
     """What was done again and came out as before."""
 
 
-class WhyNotDocument(msgspec.Struct, frozen=True):
+class WhyNotDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`strata graph why-not`."""
 
     label: str
@@ -73,14 +73,14 @@ class WhyNotDocument(msgspec.Struct, frozen=True):
     """What the label does depend on, the most similar first, where it is not declared."""
 
 
-class Passed(msgspec.Struct, frozen=True):
+class Passed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An action that had a file in its output."""
 
     label: str
     path: str
 
 
-class OutputDocument(msgspec.Struct, frozen=True):
+class OutputDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`strata graph why --output`."""
 
     output: str
@@ -95,7 +95,7 @@ class OutputDocument(msgspec.Struct, frozen=True):
     """Whether it still is what was put there."""
 
 
-class RunLine(msgspec.Struct, frozen=True):
+class RunLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A build."""
 
     run: str
@@ -108,14 +108,14 @@ class RunLine(msgspec.Struct, frozen=True):
     root_causes: tuple[RootCause, ...]
 
 
-class RunsDocument(msgspec.Struct, frozen=True):
+class RunsDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`strata graph runs`."""
 
     runs: tuple[RunLine, ...]
     """The newest first."""
 
 
-class MadeLine(msgspec.Struct, frozen=True):
+class MadeLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of several outputs of a key."""
 
     output: str
@@ -123,7 +123,7 @@ class MadeLine(msgspec.Struct, frozen=True):
     run: str | None
 
 
-class DivergedLine(msgspec.Struct, frozen=True):
+class DivergedLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A key with several outputs."""
 
     key: str
@@ -135,7 +135,7 @@ class DivergedLine(msgspec.Struct, frozen=True):
     """In which files the first and the last output differ, where both are still known."""
 
 
-class UnheededLine(msgspec.Struct, frozen=True):
+class UnheededLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An input that changed and never changed the output."""
 
     label: str
@@ -143,14 +143,14 @@ class UnheededLine(msgspec.Struct, frozen=True):
     times: int
 
 
-class CheckDocument(msgspec.Struct, frozen=True):
+class CheckDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`strata graph runs --check`."""
 
     diverged: tuple[DivergedLine, ...]
     unheeded: tuple[UnheededLine, ...]
 
 
-class DiffLine(msgspec.Struct, frozen=True):
+class DiffLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An action that differs."""
 
     label: str
@@ -161,7 +161,7 @@ class DiffLine(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...]
 
 
-class DiffDocument(msgspec.Struct, frozen=True):
+class DiffDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`strata graph diff`."""
 
     old: str
@@ -186,6 +186,21 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
 """By the name in their field `schema`; each is version 1."""
 
 VERSION = 1
+
+
+def schema_of(name: str) -> dict[str, object]:
+    """Give the JSON schema of a document by the name in its field `schema`."""
+    (made,), components = msgspec.json.schema_components([DOCUMENTS[name]], ref_template="#/$defs/{name}")
+    own = components.pop(DOCUMENTS[name].__name__)
+    assert "$ref" in made
+    head = {"schema": {"const": name}, "version": {"const": VERSION}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **own,
+        "properties": {**head, **own["properties"]},
+        "required": [*head, *own["required"]],
+        "$defs": components,
+    }
 
 
 def root_causes(story: Story, labels: Iterable[str]) -> tuple[RootCause, ...]:
