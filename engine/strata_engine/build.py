@@ -20,7 +20,17 @@ from strata_engine.build_result import joined, result_of, told
 from strata_engine.critical import critical_path
 from strata_engine.decision import Decider, Settings, entry_of
 from strata_engine.errors import HostError, host_error
-from strata_engine.events import Aborted, BuildFinished, BuildStarted, Event, Listener, Outcome, Waiting, Warned
+from strata_engine.events import (
+    Aborted,
+    ActionFinished,
+    BuildFinished,
+    BuildStarted,
+    Event,
+    Listener,
+    Outcome,
+    Waiting,
+    Warned,
+)
 from strata_engine.executor import Executor
 from strata_engine.graph import ActionGraph, check_placements
 from strata_engine.history import History, Pasts
@@ -110,7 +120,8 @@ class Build:
         self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items), first=not before))
         decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, self.emit)
-        scheduler = Scheduler(graph, decider, executor, self.emit, self.store.locks)
+        emit = self.emit if earlier is None else self._unless_told(earlier)
+        scheduler = Scheduler(graph, decider, executor, emit, self.store.locks)
         try:
             _drive(scheduler, executor, wanted, placements, self.emit)
         finally:
@@ -127,6 +138,18 @@ class Build:
             critical = tuple((label, took[label].seconds) for label in critical_path(took.values()))
             self.emit(BuildFinished(result.seconds, result.counts, result.interrupted, critical))
         return result
+
+    def _unless_told(self, earlier: BuildResult) -> Listener:
+        """Emit events, but that what the first part of a build has told of is still as that left it."""
+        known = {action.label for action in earlier.actions}
+
+        def emit(event: Event) -> None:
+            match event:
+                case ActionFinished(label=label, outcome=Outcome.UP_TO_DATE) if label in known:
+                    return
+            self.emit(event)
+
+        return emit
 
     def look(
         self, graph: ActionGraph, wanted: Iterable[str], placements: Sequence[Placement] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,11 @@ def test_what_git_could_not_merge_is_told_and_either_side_will_do(built: Space, 
     assert f"  --> {path}\nhint: take either side, as with `git checkout --ours` and its path" in said.stderr
     built.write(path, side)
     assert built.build().executed == set()
+
+
+def test_the_actions_of_a_stack_with_versions_are_counted_once(space: Space) -> None:
+    """Its locks come first, as a part of the build."""
+    space.replace("venvstacks.toml", 'name = "low"\n', 'name = "low"\nversioned = true\n')
+    said = space.ok("build", "--console", "plain").stderr
+    [total] = re.findall(r"^(\d+) actions: ", said, re.MULTILINE)
+    assert max(int(shown) for shown in re.findall(r"^\[ *\d+/(\d+)\]", said, re.MULTILINE)) == int(total)
