@@ -201,7 +201,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     presence: str = ""
     """The parameter that decides by being empty or not whether the action has most of its others, and inputs."""
     attends: Mapping[str, str] = {}
-    """Parameters that come and go with the value of another one, by their names: that one's name."""
+    """Parameters that come and go with the value of another one, by their paths: that one's name."""
 
 
 class Expansion(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -163,7 +163,8 @@ class Causes:
         reports, mine = self._reports(build), self._deciders_of(report)
         found = self._wanted_by(build, report, mine) if mine else []
         if mine and not found:
-            found = [self._at(build, name) for name in mine if name in reports and _gave_another(reports[name])]
+            # What is there whatever is selected is new only together with what decides: else somebody has asked for it.
+            found = [self._at(build, name) for name in mine if name in reports and _is_new(reports[name])]
             found = found or self._first_then(build, mine)
         for name in report.upstream:
             there = reports.get(name)
@@ -199,11 +200,11 @@ class Causes:
         for at in range(build - 1, -1, -1):
             reports = self._reports(at)
             new = [name for name in deciders if name in reports and _is_new(reports[name])]
-            if new:
-                return [self._at(at, name) for name in new]
             # Where something that it decides was built since, this is new for another reason: it was not asked for.
             if not decided.isdisjoint(reports):
                 return []
+            if new:
+                return [self._at(at, name) for name in new]
         return []
 
     def _listed_below(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
@@ -291,11 +292,6 @@ class Causes:
             idle = [known.idle(at) if isinstance(known, Records) else not known[at].actions for at in later]
             found = self._gaps[run, build] = [at for at, nothing in zip(later, idle, strict=True) if not nothing]
         return found
-
-
-def _gave_another(report: ActionReport) -> bool:
-    """Tell whether an action has another output than before; what a dry run would make is not known."""
-    return report.outcome is not Outcome.FAILED and (not report.output or report.output != report.former)
 
 
 def _is_new(report: ActionReport) -> bool:

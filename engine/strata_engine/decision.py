@@ -19,7 +19,6 @@ from strata_engine.digest import ABSENT, stamp
 from strata_engine.errors import Diagnostic, SpecError, StrataError
 from strata_engine.history import Past, Pasts, PlacedOutput
 from strata_engine.key import Key, compute
-from strata_engine.recorded_graph import RecordedAction, read_graph
 from strata_engine.sources import Reads
 from strata_engine.staleness import Reason, ReasonCode, explain
 from strata_engine.tree import Artifact, File, Node, Tree, lookup, total_size
@@ -87,7 +86,6 @@ class Decider:
         self.sources = sources
         self.history = history
         self.settings = settings
-        self._recorded: Mapping[str, RecordedAction] | None = None
         self._placements: dict[str, list[Placement]] = {}
         for placement in placements:
             self._placements.setdefault(placement.ref.label, []).append(placement)
@@ -250,7 +248,7 @@ class Decider:
         self.keep(key)
         try:
             relative = self.sources.workspace.relative
-            found = explain(self.cas, past.key, key.digest, action, relative, lambda name: self._source(action, name))
+            found = explain(self.cas, past.key, key.digest, action, relative, lambda name: _source(past, name))
         except (BlobLost, ValueError):
             found = (EVICTED,)
         return (*failed, *found)
@@ -280,20 +278,25 @@ class Decider:
             changes = ()
         return (*changes, *awaited, *self.displaced(action.label))
 
-    def _source(self, action: Action, name: str) -> str:
-        """Give the file or folder that an input was which is there no more, where the last builds' graph knows it."""
-        if self._recorded is None:
-            self._recorded = read_graph(self.sources.workspace)
-        there = self._recorded.get(action.label)
-        last = name.rpartition("/")[2]
-        sources = [path.rstrip("/") for path in there.sources] if there is not None else []
-        found = [path for path in sources if path.rpartition("/")[2] == last]
-        return found[0] if len(found) == 1 else name
+    def record(self, action: Action, past: Past) -> None:
+        """Note in the history how an action ended, and what it had read."""
+        inputs = action.inputs.values()
+        paths = [source.path for source in inputs if isinstance(source, (Source, SourceTree))]
+        if paths:
+            past = msgspec.structs.replace(past, sources=tuple(map(self.sources.workspace.relative, paths)))
+        self.history.record(action.label, past)
 
     def keep(self, key: Key) -> None:
         """Put the blobs that explain a key into the store."""
         self.cas.put_named(key.digest, key.action)
         self.cas.put(key.command)
+
+
+def _source(past: Past, name: str) -> str:
+    """Give the file or folder that an input was which is no input any more: names end as paths do."""
+    last = name.rpartition("/")[2]
+    found = [path for path in past.sources if path.rpartition("/")[2] == last]
+    return found[0] if len(found) == 1 else name
 
 
 def entry_of(cas: Cas, artifact: Artifact, ref: Ref) -> Artifact:

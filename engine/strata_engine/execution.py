@@ -138,7 +138,7 @@ class Executions:
         key = decision.key.digest
         # Kept so that the next build can say what has changed since.
         self._decider.keep(decision.key)
-        self._decider.history.record(action.label, Past.of(key, None, seconds))
+        self._decider.record(action, Past.of(key, None, seconds))
         return failed(
             action.label,
             action.mnemonic,
@@ -163,7 +163,7 @@ class Executions:
                 seconds = past.seconds if past is not None else 0.0
                 size = size_of(self._decider.cas, artifact)
                 self._decider.keep(decision.key)
-                self._decider.history.record(action.label, Past.of(decision.key.digest, artifact, seconds, size))
+                self._decider.record(action, Past.of(decision.key.digest, artifact, seconds, size))
                 return Finished(
                     label=action.label,
                     mnemonic=action.mnemonic,
@@ -236,7 +236,7 @@ class Executions:
             self._decider.cache.flush()
             action.committed.write(key.digest, artifact, self._decider.cas)
         size = size_of(self._decider.cas, artifact)
-        self._decider.history.record(action.label, Past.of(key.digest, artifact, seconds, size))
+        self._decider.record(action, Past.of(key.digest, artifact, seconds, size))
         for warning in warnings:
             self._emit(Warned(warning, action.label))
         return Finished(

@@ -35,6 +35,8 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
     """The size of its files together."""
     run: str = ""
     """The build that last looked at it."""
+    sources: tuple[str, ...] = ()
+    """The files and folders that it read, as the workspace names them."""
 
     @property
     def artifact(self) -> Artifact | None:

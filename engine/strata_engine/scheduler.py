@@ -275,9 +275,7 @@ class Scheduler:
             if past is None:
                 # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be told.
                 self._decider.keep(decision.key)
-            self._decider.history.record(
-                action.label, Past.of(decision.key.digest, decision.artifact, seconds, decision.size)
-            )
+            self._decider.record(action, Past.of(decision.key.digest, decision.artifact, seconds, decision.size))
         for warning in decision.warnings:
             self._emit(Warned(warning, action.label))
         self._finish(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -110,32 +110,27 @@ def _command_reasons(before: codec.Command, after: codec.Command, action: Action
         reasons.append(Reason(ReasonCode.RULE_CHANGED, after.arguments[1], before.arguments[2], after.arguments[2]))
     began = bool(action.presence) and len({bool(side.get(action.presence)) for side in params}) > 1
     reshaped |= began
-    params = _comparable(action, *params, reshaped=reshaped)
-    reasons += _parameter_reasons(action, *(_flat(side or None) for side in params))
+    if reshaped:
+        both = {*(params[0].keys() & params[1].keys()), action.presence}
+        params = [{name: value for name, value in side.items() if name in both} for side in params]
+    changed = {name for name in params[0].keys() & params[1].keys() if params[0][name] != params[1][name]}
+    reasons += _parameter_reasons(action, _flat(params[0] or None), _flat(params[1] or None), changed)
     environments = (dict(side.environment_variables) for side in (before, after))
     # Which variables are set is never a rule's doing.
     reasons += _compare(ReasonCode.ENV_CHANGED, *environments, reshaped=began)
     return reasons, reshaped
 
 
-def _comparable(
-    action: Action, old: dict[str, object], new: dict[str, object], *, reshaped: bool
-) -> list[dict[str, object]]:
-    """Leave out of two sides' parameters those that came or went with something else."""
-    changed = {name for name in old.keys() & new.keys() if old[name] != new[name]}
-    brought = {
-        name
-        for name in old.keys() ^ new.keys()
-        if action.attends.get(name) in changed or (reshaped and name != action.presence)
-    }
-    return [{name: value for name, value in side.items() if name not in brought} for side in (old, new)]
-
-
-def _parameter_reasons(action: Action, old: dict[str, _Leaf], new: dict[str, _Leaf]) -> Iterator[Reason]:
+def _parameter_reasons(
+    action: Action, old: dict[str, _Leaf], new: dict[str, _Leaf], changed: Set[str]
+) -> Iterator[Reason]:
     """Say each change of a parameter, of a list each element's, at the place where a person has written it."""
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if before == after:
+            continue
+        leader = _begun(action.attends, name)
+        if leader is not None and action.attends[leader] in changed and (before is None or after is None):
             continue
         if origin(action, name) in action.members.values():
             # The inputs that it names tell it.

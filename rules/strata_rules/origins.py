@@ -22,6 +22,12 @@ from strata_rules.spec.load import Layer, Stack
 
 _FOR_PLATFORM = "["
 
+_ATTENDS: dict[str, dict[str, str]] = {
+    "Lock": {"linux_target": "platforms", "macosx_target": "platforms"},
+    "Link": {"install_targets": "lower"},
+}
+"""By mnemonic, the parameters that come and go with the value of another one."""
+
 
 def annotator(stack: Stack, chosen: Mapping[tuple[str, str], Chosen], host: str) -> Callable[[Action], Action]:
     """Give what says of each action of a stack where its parameters come from; `chosen` are the runtimes."""
@@ -40,7 +46,7 @@ def annotator(stack: Stack, chosen: Mapping[tuple[str, str], Chosen], host: str)
             members=origins.members(action.mnemonic, layer),
             # A lock of nothing asks for nothing, so that nothing changes it.
             presence="requirements" if action.mnemonic == "Lock" else "",
-            attends={"linux_target": "platforms", "macosx_target": "platforms"} if action.mnemonic == "Lock" else {},
+            attends=_ATTENDS.get(action.mnemonic, {}),
         )
 
     return annotate

@@ -185,6 +185,15 @@ def test_a_whole_store_that_is_gone(site: Site) -> None:
     assert reasons(site.build([make("a", say="2")]), "a") == ["evicted store"]
 
 
+def test_a_file_that_is_read_no_more_is_named_as_it_was_whatever_was_built_since(site: Site) -> None:
+    site.write("deep/src", "1")
+    more = make("a", inputs={"s/src": Source("deep/src"), "s/-": Literal(b"")})
+    less = make("a", inputs={"s/-": Literal(b"")})
+    site.build([more, make("b")])
+    site.build([less, make("b")], ["b"])
+    assert reasons(site.build([less, make("b")]), "a") == [f"input-removed deep/src: {short('1')} → (none)"]
+
+
 def test_a_failure_is_remembered_and_what_changed_since_is_told(site: Site) -> None:
     def action(say: str) -> Action:
         def run(execution: Execution) -> Artifact:

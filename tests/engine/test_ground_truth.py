@@ -86,7 +86,7 @@ class Own:
     tool: int | None
     salt: str
 
-    def differences(self, then: Own, node: Node, recorded: set[str]) -> Causes:
+    def differences(self, then: Own, node: Node) -> Causes:
         """Say which changes were made since `then`."""
         found = []
         if self.version != then.version:
@@ -104,7 +104,7 @@ class Own:
             if old is None:
                 found.append(Reason(C.INPUT_ADDED, name, None, short(str(new))))
             elif new is None:
-                found.append(Reason(C.INPUT_REMOVED, name if name in recorded else f"s/{name}", short(old), None))
+                found.append(Reason(C.INPUT_REMOVED, name, short(old), None))
             elif old != new:
                 found.append(Reason(C.INPUT_CHANGED, name, short(old), short(new)))
         return frozenset(found)
@@ -155,7 +155,6 @@ class Model:
         """By label, what is wrong with its place."""
         self.placed: dict[str, str] = {}
         self.failing: set[str] = set()
-        self.recorded: dict[str, set[str]] = {}
         self.causes: dict[str, Causes] = {}
         """Of the build that is modelled, by label: of all that is not up to date."""
 
@@ -243,7 +242,6 @@ class Model:
                 self.heal(nodes[label])
                 self.placed[label] = output
                 self.broken.pop(label, None)
-        self.recorded = {label: set(self.own(node).sources) for label, node in nodes.items()}
 
     def look(self, node: Node, *, forced: bool) -> bool:
         """Decide about an action as the build does, and do it; False where it fails."""
@@ -285,7 +283,7 @@ class Model:
             return failed
         if not then.explained:
             return failed | {EVICTED}
-        found = failed | own.differences(then.own, node, self.recorded[label])
+        found = failed | own.differences(then.own, node)
         selected = self.pending.get((ALL, LOCK), NONE)
         for need in {*node.needs, *then.needs}:
             made_another = self.pending.get((label, need), NONE)

@@ -282,11 +282,11 @@ def test_an_action_that_begins_to_do_anything_does_so_for_one_reason(explained: 
 
 
 def test_a_parameter_that_comes_with_another_ones_value_is_no_change_of_its_own(explained: Explained) -> None:
-    attends = {"glibc": "platforms"}
-    old = action(params={"platforms": ["linux", "mac"], "glibc": "2.28"})
-    new = action(params={"platforms": ["mac"]}, attends=attends)
+    attends = {"glibc": "platforms", "targets": "platforms"}
+    old = action(params={"platforms": ["linux", "mac"], "glibc": "2.28", "targets": {"a": "1", "b": "2"}})
+    new = action(params={"platforms": ["mac"], "targets": {"a": "1"}}, attends=attends)
     assert explained(old, {}, new, {}) == [Reason(C.PARAMETER_CHANGED, "platforms", "linux", None)]
-    gone = action(params={"platforms": ["linux", "mac"]}, attends=attends)
+    gone = action(params={"platforms": ["linux", "mac"], "targets": {"a": "1", "b": "2"}}, attends=attends)
     assert explained(old, {}, gone, {}) == [Reason(C.PARAMETER_CHANGED, "glibc", "2.28", None)]
 
 
