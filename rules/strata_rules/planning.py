@@ -5,6 +5,7 @@ The rim before analysis: what is read here goes through the build's `Sources`. I
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from strata_engine.action import Action
 from strata_engine.build import Build
 from strata_engine.errors import SpecError, StrataError
 from strata_engine.rule import Analysis, analyze
-from strata_engine.workspace import as_typed
+from strata_engine.workspace import as_typed, write_atomically
 from strata_rules import uv
 from strata_rules.download.client import Network
 from strata_rules.download.credentials import credentials_of
@@ -34,6 +35,9 @@ from strata_rules.spec.modules import ApplicationModules, application_modules
 from strata_rules.stack import Setting, locked_python, pin_path, targets
 from strata_rules.wheel.fetch import Access
 from strata_rules.wheel.packages import label_of
+
+GIVEN = "given"
+"""What the command line last said of where wheels come from, in the state folder."""
 
 
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +130,7 @@ def make_plan(
     choices = _choose(stack, build, platforms, locked=locked, anew=anew)
     indexes = {index.name or index.url: index.url for index in stack.uv.indexes}
     _check_folders(build, options.local_wheels)
+    _remember_given(options, build)
     network = Network(offline=options.offline, credentials=credentials_of(indexes, os.environ))
     setting = Setting(
         host=host_platform(),
@@ -151,15 +156,37 @@ def _given(layer: Layer, options: SessionOptions, build: Build, anew: frozenset[
     """Say where a layer's wheels come from beside what the stack file says.
 
     A lock that was made with `--local-wheels` or `--no-index` is as valid for a command without: it is held against
-    what they said then, and kept up with that.
+    what they said then, and kept up with that. venvstacks records neither, and publishes without them: its scripts say
+    them to `lock` and `build` alone.
     """
-    root = build.workspace.root
-    folders = tuple(Path(os.path.relpath(root / folder, root)).as_posix() for folder in options.local_wheels)
-    if folders or not options.index or layer.env_name in anew:
-        return Given(folders, not options.index)
-    then = given_then(root, layer.env_name)
+    root, now = build.workspace.root, _given_now(options, build)
+    if now != Given() or layer.env_name in anew:
+        return now
+    then = given_then(root, layer.env_name, _given_before(build))
     there = tuple(folder for folder in then.local_wheels if build.sources.probe(root / folder))
     return Given(there, then.no_index)
+
+
+def _given_now(options: SessionOptions, build: Build) -> Given:
+    root = build.workspace.root
+    folders = (Path(os.path.relpath(root / folder, root)).as_posix() for folder in options.local_wheels)
+    return Given(tuple(folders), not options.index)
+
+
+def _given_before(build: Build) -> Given:
+    path = build.workspace.state / GIVEN
+    try:
+        return msgspec.json.decode(build.sources.read(path), type=Given) if build.sources.probe(path) else Given()
+    except (msgspec.DecodeError, StrataError):
+        return Given()
+
+
+def _remember_given(options: SessionOptions, build: Build) -> None:
+    """Keep what the command line says, for locks that do not; where that fails, it will have to be said again."""
+    given, path = msgspec.json.encode(_given_now(options, build)), build.workspace.state / GIVEN
+    with contextlib.suppress(OSError):
+        if (options.local_wheels or not options.index) and not (path.is_file() and path.read_bytes() == given):
+            write_atomically(path, given)
 
 
 def _hashes(build: Build, modules: ApplicationModules) -> tuple[str, ...]:

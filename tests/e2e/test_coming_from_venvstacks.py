@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,27 @@ def test_the_actions_of_a_stack_with_versions_are_counted_once(space: Space) -> 
     said = space.ok("build", "--console", "plain").stderr
     [total] = re.findall(r"^(\d+) actions: ", said, re.MULTILINE)
     assert max(int(shown) for shown in re.findall(r"^\[ *\d+/(\d+)\]", said, re.MULTILINE)) == int(total)
+
+
+def test_what_scripts_say_to_lock_and_build_alone_holds_for_what_they_do_then(built: Space) -> None:
+    """venvstacks has `--local-wheels` for these two, publishes what they left in `_build`, and records it nowhere."""
+    outside = built.root.parent / "wheelhouse"
+    outside.mkdir()
+    for wheel in (built.root / "wheels").glob("alpha-*"):
+        wheel.rename(outside / wheel.name)
+    for lock in (built.root / "requirements").glob("*/pylock.*.toml"):
+        text = lock.read_text().replace("../../wheels/alpha", "../../../wheelhouse/alpha")
+        lock.write_text(text.replace('"strata"', '"uv"'))
+    for record in (built.root / "requirements").glob("*/pylock.*.json"):
+        foreign = json.loads(record.read_text())
+        del foreign["strata"]
+        record.write_text(json.dumps(foreign))
+    shutil.rmtree(built.store)
+    fresh = built.copy(built.root.parent / "colleague")
+    fresh.store = built.root.parent / "store of a colleague"
+    built.build("--no-lock", "--local-wheels", "../wheelhouse")
+    assert "framework-low/archive[tar.gz]" in built.publish().executed
+    built.ok("local-export")
+    built.build("--locked")
+    said = fresh.strata("publish")
+    assert (said.code, "hint: pass the wheel's folder with `--local-wheels`" in said.stderr) == (2, True)

@@ -351,15 +351,20 @@ class CommittedLock(msgspec.Struct, frozen=True, kw_only=True):
         return self.asked.request.uv.root / LOCK_FOLDER / layer / f"pylock.{_plain(layer)}.toml"
 
 
-def given_then(root: Path, layer: str) -> Given:
-    """Read what the command line said when a layer was locked; nothing where nothing that can be read says so."""
+def given_then(root: Path, layer: str, else_given: Given) -> Given:
+    """Read what the command line said when a layer was locked; nothing where nothing that can be read says so.
+
+    Of a lock of somebody else's nobody knows: then it is what was last given here.
+    """
     path = _metadata_path(root, layer)
     try:
         data = _bytes(path, path.name)
-        seal = recorded.read(data, path.name).strata if data is not None else None
+        found = recorded.read(data, path.name) if data is not None else None
     except (HostError, SpecError):
         return Given()
-    return seal.given if seal is not None else Given()
+    if found is None:
+        return Given()
+    return found.strata.given if found.strata is not None else else_given
 
 
 def _metadata_path(root: Path, layer: str) -> Path:
