@@ -95,9 +95,10 @@ def parse(data: bytes, file: str) -> Pylock:
     return check(load(data, file), file)
 
 
-def is_conflicted(data: bytes) -> bool:
-    """Tell whether git has left both sides of a merge in a file that is kept with a lock."""
-    return _CONFLICT.search(data) is not None
+def conflict(data: bytes, file: str) -> Place | None:
+    """Find where git has left both sides of a merge in a file that is kept with a lock."""
+    found = _CONFLICT.search(data)
+    return None if found is None else Place(file, data.count(b"\n", 0, found.start()) + 1)
 
 
 def load(data: bytes, file: str) -> dict[str, Any]:
@@ -109,8 +110,8 @@ def load(data: bytes, file: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise _bad(file, "is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        if is_conflicted(data):
-            raise SpecError.of("bad-lock", f"the lock {CONFLICTED}", Place(file, 0), hint=TAKE_A_SIDE) from None
+        if (place := conflict(data, file)) is not None:
+            raise SpecError.of("bad-lock", f"the lock {CONFLICTED}", place, hint=TAKE_A_SIDE) from None
         raise _bad_toml(file, str(error)) from None
     except RecursionError:
         raise _bad(file, "is nested too deeply") from None

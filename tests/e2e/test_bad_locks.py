@@ -86,6 +86,9 @@ def test_a_lock_that_was_edited(built: Space) -> None:
 
 
 RESTORE = "hint: take it from git again, or have it made anew with `strata lock --upgrade`\n"
+TAKE_A_SIDE = (
+    "hint: take either side, as with `git checkout --ours` and its path; `strata lock` then makes what fits both\n"
+)
 RESTORE_RECORD = "hint: take it from git again, or have the layer locked anew with `strata lock --upgrade`\n"
 
 
@@ -94,7 +97,8 @@ def test_a_lock_that_cannot_be_read_is_never_replaced_unasked(built: Space) -> N
     conflict = before.replace("\n[[packages]]", "\n<<<<<<< HEAD\n[[packages]]", 1)
     line = conflict.splitlines().index("<<<<<<< HEAD") + 1
     for data, place, what in (
-        (conflict.encode(), f"{LOW}:{line}:1", "is not TOML: Invalid statement"),
+        (conflict.encode(), f"{LOW}:{line}:1", "has git's conflict markers in it"),
+        (conflict.replace("<<<<<<< HEAD", "either side").encode(), f"{LOW}:{line}:", "is not TOML: Expected"),
         (before.encode()[:-20], None, "is not TOML: "),
         (b"\xff" + before.encode(), LOW, "is not UTF-8"),
         (b"x = " + b"[" * 9000, LOW, "is nested too deeply"),
@@ -104,7 +108,7 @@ def test_a_lock_that_cannot_be_read_is_never_replaced_unasked(built: Space) -> N
         said = refused(built, "build", "-q", code=2)
         assert said.startswith(f"error[bad-lock]: the lock {what}")
         assert f"\n  --> {place or LOW}" in said
-        assert RESTORE in said
+        assert (TAKE_A_SIDE if data == conflict.encode() else RESTORE) in said
         assert path.read_bytes() == data
     assert refused(built, "lock", "-q", code=2) == refused(built, "build", "--locked", "-q", code=2) == said
     statuses = {layer["name"]: layer["has_valid_lock"] for layer in built.ok("show", "--json").json["frameworks"]}

@@ -97,7 +97,7 @@ def test_what_git_could_not_merge_is_told_and_either_side_will_do(built: Space, 
     built.write(path, f"<<<<<<< HEAD\n{side}=======\n{side}>>>>>>> other\n")
     said = built.strata("lock")
     assert (said.code, "has git's conflict markers in it\n" in said.stderr) == (2, True)
-    assert f"  --> {path}\nhint: take either side, as with `git checkout --ours` and its path" in said.stderr
+    assert f"  --> {path}:1:1\nhint: take either side, as with `git checkout --ours` and its path" in said.stderr
     built.write(path, side)
     assert built.build().executed == set()
 

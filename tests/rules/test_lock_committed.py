@@ -295,11 +295,12 @@ def test_a_section_of_another_strata_counts_as_none(bench: Any, tmp_path: Path) 
 def test_a_lock_that_cannot_be_read_is_an_error(bench: Any, tmp_path: Path) -> None:
     lock = committed(tmp_path)
     lock.write(KEY, artifact(bench.store, lock), bench.store)
-    lock.pylock_path.write_bytes(b"<<<<<<< HEAD\n")
-    with pytest.raises(SpecError, match="not TOML"):
-        lock.read(KEY, bench.store)
-    with pytest.raises(SpecError, match="not TOML"):
-        lock.preferred()
+    for damage, told in ((b"x = [\n", "not TOML"), (b"<<<<<<< HEAD\n", "git's conflict markers")):
+        lock.pylock_path.write_bytes(damage)
+        with pytest.raises(SpecError, match=told):
+            lock.read(KEY, bench.store)
+        with pytest.raises(SpecError, match=told):
+            lock.preferred()
     lock.pylock_path.unlink()
     lock.pylock_path.mkdir()
     with pytest.raises(SpecError, match="is not a file"):

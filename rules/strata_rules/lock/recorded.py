@@ -15,7 +15,7 @@ import msgspec
 
 from strata_engine.errors import Diagnostic, Place, SpecError
 from strata_rules.lock.parts import Given, Parts
-from strata_rules.pylock import CONFLICTED, TAKE_A_SIDE, is_conflicted
+from strata_rules.pylock import CONFLICTED, TAKE_A_SIDE, conflict
 
 MAX_SIZE = 1 << 20
 """Records above this are not read: a real one is under 10 KiB."""
@@ -76,8 +76,8 @@ def read(data: bytes, file: str) -> Recorded:
     except msgspec.ValidationError as error:
         raise _bad(file, f"is not what it should be: {_worded(str(error))}") from None
     except msgspec.DecodeError as error:
-        if is_conflicted(data):
-            raise _bad(file, CONFLICTED, TAKE_A_SIDE) from None
+        if (place := conflict(data, file)) is not None:
+            raise _bad(file, CONFLICTED, TAKE_A_SIDE, place) from None
         raise _bad(file, f"is not JSON: {_worded(str(error))}") from None
     except ValueError:
         raise _bad(file, "has a `locked_at` that is no date and time") from None
@@ -112,5 +112,6 @@ def _worded(message: str) -> str:
     return message.replace("$.", "").replace(" - at ", " at ")
 
 
-def _bad(file: str, what: str, hint: str = _AGAIN) -> SpecError:
-    return SpecError(Diagnostic("bad-lock-record", f"what is recorded of this lock {what}", Place(file, 0), hint=hint))
+def _bad(file: str, what: str, hint: str = _AGAIN, place: Place | None = None) -> SpecError:
+    told = f"what is recorded of this lock {what}"
+    return SpecError(Diagnostic("bad-lock-record", told, place or Place(file, 0), hint=hint))

@@ -16,7 +16,7 @@ import msgspec
 from strata_engine.digest import Digest, is_sha256
 from strata_engine.errors import HostError, Place, SpecError
 from strata_engine.workspace import write_atomically
-from strata_rules.pylock import CONFLICTED, TAKE_A_SIDE, is_conflicted
+from strata_rules.pylock import CONFLICTED, TAKE_A_SIDE, conflict
 
 VERSION = 1
 
@@ -68,8 +68,8 @@ def parse(data: bytes, name: str) -> dict[str, Pin]:
     try:
         file = msgspec.json.decode(data, type=_File)
     except msgspec.MsgspecError as error:
-        if is_conflicted(data):
-            raise _bad(name, f"it {CONFLICTED}", TAKE_A_SIDE) from None
+        if (place := conflict(data, name)) is not None:
+            raise _bad(name, f"it {CONFLICTED}", TAKE_A_SIDE, place) from None
         raise _bad(name, str(error)) from None
     if file.version != VERSION:
         raise _bad(name, f"its version is {file.version}, this Strata reads version {VERSION}")
@@ -84,8 +84,9 @@ def parse(data: bytes, name: str) -> dict[str, Pin]:
     return file.platforms
 
 
-def _bad(name: str, what: str, hint: str = _AGAIN) -> SpecError:
-    error = SpecError.of("bad-runtime-pin", f"this runtime pin cannot be read: {what}", Place(name, 0), hint=hint)
+def _bad(name: str, what: str, hint: str = _AGAIN, place: Place | None = None) -> SpecError:
+    told = f"this runtime pin cannot be read: {what}"
+    error = SpecError.of("bad-runtime-pin", told, place or Place(name, 0), hint=hint)
     assert isinstance(error, SpecError)
     return error
 
