@@ -15,7 +15,7 @@ import msgspec
 
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, Place
-from strata_engine.tree import Artifact, Node, Store
+from strata_engine.tree import Artifact, Node, Store, Tree
 
 if TYPE_CHECKING:
     # Who reads records of actions runs nothing.
@@ -183,6 +183,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     fixed: str | None = None
     """For `Scope.FIXED_OUTPUT`: the SHA-256 that the output file must have."""
     committed: Committed | None = None
+    pinned: str = ""
+    """For `Scope.LOCAL`: the entry of the output whose digest the workspace keeps, so that others may have it."""
+    expected: Tree | None = None
+    """That entry, where it is kept by now: a result of another machine that has it is as good as one of ours."""
     description: str = ""
     place: Place | None = None
     """Where in the stack file this action comes from."""

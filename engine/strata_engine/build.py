@@ -8,10 +8,11 @@ import signal
 import sysconfig
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import anyio
+import msgspec
 
 from strata_engine import known, run_record, trace
 from strata_engine.action import Expansion, Placement, Ref, Source, SourceTree
@@ -19,6 +20,7 @@ from strata_engine.build_result import BuildResult as BuildResult  # noqa: PLC04
 from strata_engine.build_result import joined, result_of, told
 from strata_engine.critical import critical_path
 from strata_engine.decision import Decider, Settings, entry_of
+from strata_engine.detached import Charge, detach
 from strata_engine.errors import HostError, host_error
 from strata_engine.events import (
     Aborted,
@@ -28,13 +30,16 @@ from strata_engine.events import (
     Event,
     Listener,
     Outcome,
+    Uploading,
     Waiting,
     Warned,
 )
-from strata_engine.executor import Executor
+from strata_engine.executor import Executor, in_thread
 from strata_engine.graph import ActionGraph, check_placements
 from strata_engine.history import History, Pasts
 from strata_engine.recorded_graph import record_graph
+from strata_engine.remote.caches import RemoteCaches
+from strata_engine.remote.settings import RemoteSettings, Upload
 from strata_engine.results import Finished
 from strata_engine.revision import revision
 from strata_engine.run_record import RunRecord
@@ -46,6 +51,9 @@ from strata_engine.workspace import Workspace, command_line, exclusive
 
 GOODBYE_SECONDS = 1.0
 """How long the second signal waits for consoles."""
+
+MOST_USUAL_PARTS = 2
+"""Parts of a path, `/` among them, that many machines have alike."""
 
 
 class Shared(NamedTuple):
@@ -75,6 +83,11 @@ class Build:
         self._reads: Reads
         self.version = ""
         """What run records are to call the program."""
+        self.remotes = RemoteSettings()
+        """The remote caches that builds ask and fill."""
+        self.epoch = ""
+        """The operator's, in all keys that can be disowned; settings may have another."""
+        self._caches: RemoteCaches | None = None
         if shared is not None:
             self.history, self._reads = shared
             return
@@ -97,17 +110,20 @@ class Build:
         placements: Sequence[Placement] = (),
         settings: Settings | None = None,
         *,
+        whole: Sequence[Ref] = (),
         earlier: BuildResult | None = None,
         last: bool = True,
     ) -> BuildResult:
         """Bring the wanted labels up to date and put outputs at their places.
 
+        What is `whole` is in the store afterwards with all its blobs: of other outputs, what came from a remote may be
+        known by name only.
         A build may have two parts, where what is wanted is known only after the first: that one is not `last`, and the
         second one is given it as `earlier` and tells of both.
         A failed action is in the result, not an exception. Raises SpecError for a graph that cannot be built and
         InternalError for a defect.
         """
-        settings = settings or Settings()
+        settings = self._in_epoch(settings or Settings())
         graph.validate()
         check_placements(placements)
         run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
@@ -121,9 +137,16 @@ class Build:
         decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, self.emit)
         emit = self.emit if earlier is None else self._unless_told(earlier)
-        scheduler = Scheduler(graph, decider, executor, emit, self.store.locks)
+        caches = None if settings.dry_run else self._opened_caches()
+        scheduler = Scheduler(graph, decider, executor, emit, self.store.locks, caches)
+
+        async def work() -> None:
+            await scheduler.run(wanted, placements, whole)
+            if caches is not None and last and not scheduler.interrupted:
+                await self._finish_uploads(caches, lambda: scheduler.interrupted)
+
         try:
-            _drive(scheduler, executor, wanted, placements, self.emit)
+            _drive(scheduler, executor, work, self.emit)
         finally:
             executor.close()
             self.store.cache.flush()
@@ -131,13 +154,58 @@ class Build:
         result = result_of(run, scheduler, seconds, graph, before, earlier)
         if earlier is not None:
             result = joined(earlier, result)
+        if caches is not None:
+            result = _with_remotes(result, caches)
         if last or result.exit_code:
             if not settings.dry_run:
                 self._save(result, started, graph, placements, settings)
             took = {each.label: each for each in result.actions if each.outcome is not Outcome.UP_TO_DATE}
             critical = tuple((label, took[label].seconds) for label in critical_path(took.values()))
-            self.emit(BuildFinished(result.seconds, result.counts, result.interrupted, critical))
+            remote = str(result.remote or "")
+            self.emit(BuildFinished(result.seconds, result.counts, result.interrupted, critical, remote))
         return result
+
+    def _in_epoch(self, settings: Settings) -> Settings:
+        return settings if settings.salt else msgspec.structs.replace(settings, salt=self.epoch)
+
+    def _opened_caches(self) -> RemoteCaches | None:
+        """Open the remote caches, where there are any: once for all parts of a build."""
+        if self._caches is None and self.remotes.caches:
+            self._caches = RemoteCaches(
+                self.remotes,
+                self.store.folder,
+                self.store.cas,
+                self.store.cache,
+                lambda diagnostic: self.emit(Warned(diagnostic)),
+                self._private(),
+            )
+        return self._caches
+
+    def _private(self) -> tuple[str, ...]:
+        """List the paths of this machine that nothing which leaves it may name."""
+        folders = (self.workspace.root.absolute(), self.store.folder.absolute())
+        # One that is as short as `/app` is found in files that know nothing of this machine.
+        return tuple(f"{folder}/" for folder in folders if len(folder.parts) > MOST_USUAL_PARTS)
+
+    async def _finish_uploads(self, caches: RemoteCaches, interrupted: Callable[[], bool]) -> None:
+        """Wait for what is to be sent, where that is wanted, until the build is told to stop."""
+        if self.remotes.upload is not Upload.WAIT:
+            return
+        begun, told = time.monotonic(), False
+        while not interrupted() and not await in_thread(caches.wait, 0.1):
+            if not told and time.monotonic() - begun > 1.0:
+                told = True
+                self.emit(Uploading(caches.left))
+
+    def close_remotes(self) -> None:
+        """Stop sending, and leave what has not gone to a process of its own where that is wanted."""
+        caches, self._caches = self._caches, None
+        if caches is None:
+            return
+        left = caches.left
+        caches.close()
+        if left and self.remotes.upload is Upload.DETACH:
+            detach(Charge(store=str(self.store.folder), settings=self.remotes, private=self._private()))
 
     def _unless_told(self, earlier: BuildResult) -> Listener:
         """Emit events, but that what the first part of a build has told of is still as that left it."""
@@ -159,11 +227,15 @@ class Build:
         Gives `executed` for what would run.
         """
         graph.validate()
-        settings = Settings(dry_run=True)
+        settings = self._in_epoch(Settings(dry_run=True))
         decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, _silent)
         scheduler = Scheduler(graph, decider, executor, _silent, self.store.locks)
-        _drive(scheduler, executor, list(wanted), (), _silent)
+
+        async def work() -> None:
+            await scheduler.run(list(wanted))
+
+        _drive(scheduler, executor, work, _silent)
         return scheduler.done
 
     def entry(self, artifact: Artifact, ref: Ref) -> Artifact:
@@ -254,16 +326,26 @@ def open_build(
             stack.callback(opened.close)
         if shared is None:
             known.remember(opened.folder, workspace)
-        yield Build(workspace, opened, listeners, shared)
+        build = Build(workspace, opened, listeners, shared)
+        stack.callback(build.close_remotes)
+        yield build
 
 
 def _silent(_: Event) -> None:
     """Listen to nothing."""
 
 
-def _drive(
-    scheduler: Scheduler, executor: Executor, wanted: list[str], placements: Sequence[Placement], emit: Listener
-) -> None:
+def _with_remotes(result: BuildResult, caches: RemoteCaches) -> BuildResult:
+    """Add what remotes did; where one must do its part and has not, that is an error."""
+    error = caches.error()
+    result = msgspec.structs.replace(result, remote=caches.told())
+    if error is None:
+        return result
+    code = result.exit_code or error.exit_code
+    return msgspec.structs.replace(result, diagnostics=(*result.diagnostics, *error.diagnostics), exit_code=code)
+
+
+def _drive(scheduler: Scheduler, executor: Executor, work: Callable[[], Awaitable[None]], emit: Listener) -> None:
     async def watch_signals() -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
@@ -278,7 +360,7 @@ def _drive(
         async with anyio.create_task_group() as group:
             if threading.current_thread() is threading.main_thread():
                 group.start_soon(watch_signals)
-            await scheduler.run(wanted, placements)
+            await work()
             group.cancel_scope.cancel()
 
     try:

@@ -12,6 +12,7 @@ from strata_engine.errors import Diagnostic
 from strata_engine.events import Outcome
 from strata_engine.graph import ActionGraph, needs
 from strata_engine.history import Past
+from strata_engine.remote.tally import Told
 from strata_engine.results import Finished
 from strata_engine.run_record import ActionReport
 from strata_engine.scheduler import Scheduler
@@ -31,6 +32,8 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: dict[str, Artifact]
     exit_code: int
     interrupted: bool = False
+    remote: Told | None = None
+    """What remote caches did, where there are any."""
 
 
 def told(settings: Settings) -> dict[str, str]:
@@ -97,7 +100,7 @@ def _report(finished: Finished, moved: Set[str], graph: ActionGraph, before: Map
         since=past.run if past is not None and not idle else "",
         output=_named(finished.artifact),
         former=_named(past.artifact) if past is not None else "",
-        origin="store" if finished.outcome is Outcome.CACHED else "",
+        origin="store" if finished.outcome is Outcome.CACHED else finished.origin,
         upstream=() if idle or item is None else tuple(name for name in needs(item) if name in moved),
         deciders=() if idle else tuple(name for name in graph.deciders(label) if name in moved),
     )

@@ -13,7 +13,7 @@ import msgspec
 
 from strata_engine import codec
 from strata_engine.action import Action, Committed, Input, Literal, Placement, Ref, Scope, Source, SourceTree, Stored
-from strata_engine.action_cache import ActionCache, Corrupt, Hit, Lookup, Missing, artifact_of
+from strata_engine.action_cache import ActionCache, Corrupt, Hit, Lookup, artifact_of
 from strata_engine.cas import BlobLost, Cas
 from strata_engine.digest import ABSENT, stamp
 from strata_engine.errors import Diagnostic, SpecError, StrataError
@@ -22,6 +22,8 @@ from strata_engine.key import Key, compute
 from strata_engine.sources import Reads
 from strata_engine.staleness import Reason, ReasonCode, explain
 from strata_engine.tree import Artifact, File, Node, Tree, lookup, total_size
+
+_SHARED = {Scope.CACHED, Scope.FIXED_OUTPUT}
 
 EVICTED = Reason(ReasonCode.EVICTED, "store")
 """The store has lost what it knew of an action: it was emptied, or is another one. One loss, whatever it hits."""
@@ -64,6 +66,8 @@ class MustRun(msgspec.Struct, frozen=True):
     inputs: Mapping[str, Node]
     """The contents that the key was computed from."""
     reasons: tuple[Reason, ...]
+    elsewhere: bool = False
+    """Whether a result that was made on another machine would do."""
 
 
 Decision: TypeAlias = Done | MustRun
@@ -109,7 +113,9 @@ class Decider:
 
     def key(self, action: Action, inputs: Mapping[str, Node]) -> Key:
         """Compute the action's key."""
-        return compute(action, inputs, self.cas, self.settings.salt.encode())
+        # What git keeps is disowned by whoever reviews it, and outlives an epoch.
+        salt = "" if action.committed is not None else self.settings.salt
+        return compute(action, inputs, self.cas, salt.encode())
 
     def forced(self, label: str) -> bool:
         """Tell whether the user wants this label run in any case."""
@@ -144,11 +150,13 @@ class Decider:
                         return must_run(ReasonCode.CACHE_BLOB_LOST)
                     return self._found(action, key, past, artifact, warnings_of(result))
                 except BlobLost:
-                    return must_run(ReasonCode.CACHE_BLOB_LOST)
+                    decision = must_run(ReasonCode.CACHE_BLOB_LOST)
             case Corrupt():
-                return must_run(ReasonCode.CACHE_ENTRY_CORRUPT)
-            case Missing():
-                return MustRun(key, inputs, (*self._missing(action, key, past), *must_run().reasons))
+                decision = must_run(ReasonCode.CACHE_ENTRY_CORRUPT)
+            case _:
+                decision = MustRun(key, inputs, (*self._missing(action, key, past), *must_run().reasons))
+        elsewhere = action.committed is None and (action.scope in _SHARED or action.expected is not None)
+        return msgspec.structs.replace(decision, elsewhere=elsewhere)
 
     def _missing(self, action: Action, key: Key, past: Past | None) -> tuple[Reason, ...]:
         """Say that the result of the last build here is not in the store any more, where it was one."""
@@ -290,6 +298,11 @@ class Decider:
         """Put the blobs that explain a key into the store."""
         self.cas.put_named(key.digest, key.action)
         self.cas.put(key.command)
+
+
+def may_leave(action: Action) -> bool:
+    """Tell whether the result of an action may be sent to others: git does that for those that it keeps."""
+    return bool(action.pinned) or (action.committed is None and action.scope in _SHARED)
 
 
 def _source(past: Past, name: str) -> str:

@@ -115,6 +115,12 @@ class Waiting(Event, frozen=True):
     holder: str
 
 
+class Uploading(Event, frozen=True):
+    """All is done but that results are being sent to remote caches."""
+
+    left: int
+
+
 class BuildFinished(Event, frozen=True):
     """The build is over."""
 
@@ -123,6 +129,8 @@ class BuildFinished(Event, frozen=True):
     interrupted: bool = False
     critical: tuple[tuple[str, float], ...] = ()
     """The critical path, from its beginning: labels and seconds."""
+    remote: str = ""
+    """What remote caches did, in a line."""
 
 
 class Aborted(Event, frozen=True):

@@ -2,8 +2,8 @@
 
 Between the scheduler, which chooses what runs, and the executor, which runs it. Equal keys are executed once among
 builds (the scheduler sees to it within one). A result found in a cache is provisional until its blobs are needed: what
-turns out to be lost or corrupt is made again by running its producer within the same build ("rewinding",
-engines.md §4.4).
+turns out to be lost or corrupt is fetched from a remote or made again, by running its producer within the same build
+("rewinding", engines.md §4.4).
 
 Hard part: an action that takes no time must cost no time. So `try_here` does all of it on one thread, and leaves to
 `execute` what has to wait for something. Results are in `groups`' hands afterwards.
@@ -12,28 +12,32 @@ Hard part: an action that takes no time must cost no time. So `try_here` does al
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import anyio
+import msgspec
 
-from strata_engine.action import Action, Expansion, Scope, Source, SourceTree
+from strata_engine.action import Action, Expansion, Ref, Scope, Source, SourceTree
 from strata_engine.action_cache import Hit, artifact_of, result_of
 from strata_engine.cas import BlobLost
-from strata_engine.decision import Decider, MustRun, size_of, warnings_of, warnings_to_bytes
+from strata_engine.decision import Decider, MustRun, entry_of, may_leave, size_of, warnings_of, warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
 from strata_engine.events import ActionStarted, Listener, Outcome, Waiting, Warned
 from strata_engine.executor import Cancelled, Executor, in_thread, is_plain
-from strata_engine.graph import ActionGraph, needs
+from strata_engine.graph import ActionGraph
 from strata_engine.groups import Groups
 from strata_engine.history import Past
 from strata_engine.key import Key
 from strata_engine.locks import KeyLocks
+from strata_engine.remote.caches import RemoteCaches
+from strata_engine.remote.reads import FROM_REMOTE, Found
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.tree import Artifact, Node
+from strata_engine.tree import Artifact, Node, Tree, lookup
 
 ATTEMPTS = 3
 """How often an action is begun anew because a blob that it reads is lost, before the build gives up."""
@@ -54,6 +58,7 @@ class Executions:
         locks: KeyLocks,
         groups: Groups,
         done: dict[str, Finished],
+        remotes: RemoteCaches | None = None,
     ) -> None:
         self._graph = graph
         self._decider = decider
@@ -65,6 +70,8 @@ class Executions:
         self._in_doubt = False
         """Whether a blob turned out to be lost or damaged: then all that is needed is read before it is relied on."""
         self._groups = groups
+        self._remotes = remotes
+        self._claims: dict[str, Claim] = {}
 
     def try_here(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished | None:
         """Execute an action that is a plain function on this thread, or take the result that someone made meanwhile.
@@ -72,7 +79,7 @@ class Executions:
         None where something has to be waited for first: then `execute` does it.
         """
         key = decision.key.digest
-        if any(self._decider.cas.lost(self.artifact(label)) for label in needs(action)) or not self._locks.take(key):
+        if self.lacks_inputs(action) or not self._locks.take(key):
             return None
         recorded = False
         begun = time.monotonic()
@@ -95,8 +102,85 @@ class Executions:
         self._groups.add(key, finished.seconds)
         return finished
 
-    async def execute(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished:
-        """Execute one action, or take the result that someone else made of it meanwhile."""
+    def lacks_inputs(self, action: Action) -> bool:
+        """Tell whether the content of any input is not in the store."""
+        return any(self._lost(ref) for ref in refs_of(action))
+
+    def find_elsewhere(self, action: Action, decision: MustRun, wanted: Callable[[], bool]) -> Finished | MustRun:
+        """Take the result of another machine where a remote has it; else say what is to be done here.
+
+        It is asked as long as it is `wanted`; `Unwanted` is raised where it is not any more. Raises HostError where a
+        remote must answer and does not.
+        """
+        assert self._remotes is not None
+        key = decision.key
+
+        def check() -> None:
+            if self._executor.children.cancelled.is_set():
+                raise Cancelled
+            if not wanted():
+                raise Unwanted
+
+        def accept(artifact: Artifact) -> bool:
+            if action.expected is None:
+                return True
+            return isinstance(artifact, Tree) and lookup(self._decider.cas, artifact, action.pinned) == action.expected
+
+        answer = self._remotes.find(key.digest, key.action, action.fixed, accept, check)
+        match answer:
+            case Found():
+                return self._taken(action, decision, answer)
+            case None:
+                return decision
+            case _:
+                reason = Reason(ReasonCode.CACHE_UNTRUSTED, answer.origin, answer.why)
+                return msgspec.structs.replace(decision, reasons=(*decision.reasons, reason))
+
+    def race(self, label: str) -> None:
+        """Let a label be executed while a remote is asked for its result: whichever is first, is filed."""
+        self._claims[label] = Claim()
+
+    def _claim(self, label: str, who: str) -> None:
+        """Claim that `who` files the result of a label. Raises `Unwanted` where another has done so."""
+        claim = self._claims.get(label)
+        if claim is not None and not claim.take(who):
+            raise Unwanted
+
+    def _taken(self, action: Action, decision: MustRun, found: Found) -> Finished:
+        self._claim(action.label, "remote")
+        key, artifact = decision.key.digest, found.artifact
+        size = size_of(self._decider.cas, artifact)
+        self._decider.keep(decision.key)
+        result = found.result
+        kept = result_of(
+            artifact,
+            stderr=result.stderr_raw,
+            worker=FROM_REMOTE,
+            started_ns=result.started_ns,
+            completed_ns=result.completed_ns,
+        )
+        self._decider.cache.put_later(key, kept)
+        self._decider.record(action, Past.of(key, artifact, found.seconds, size))
+        warnings = warnings_of(result)
+        for warning in warnings:
+            self._emit(Warned(warning, action.label))
+        return Finished(
+            label=action.label,
+            mnemonic=action.mnemonic,
+            outcome=Outcome.REMOTE,
+            key=key,
+            artifact=artifact,
+            reasons=decision.reasons,
+            bytes=size,
+            diagnostics=warnings,
+            origin=found.origin,
+        )
+
+    async def execute(self, action: Action, decision: MustRun, pool: str, slot: int) -> Finished | None:
+        """Execute one action, or take the result that someone else made of it meanwhile.
+
+        None where a remote that was asked at the same time was faster.
+        """
         key = decision.key.digest
         waited = await self._lock(key)
         recorded = False
@@ -108,6 +192,8 @@ class Executions:
             self._tell_start(action, decision, pool, slot)
             finished = await self._attempt(action, decision.reasons, begun, decision)
             recorded = True
+        except Unwanted:
+            return None
         except StrataError as error:
             return self._failed(action, decision, error, begun)
         finally:
@@ -228,14 +314,23 @@ class Executions:
         warnings: Sequence[Diagnostic],
     ) -> Finished:
         """Keep a result: blobs, then the action result, then what git keeps, then history."""
+        self._claim(action.label, "here")
         seconds = time.monotonic() - begun
         self._decider.keep(key)
+        size = size_of(self._decider.cas, artifact)
         if action.scope is not Scope.VOLATILE:
-            self._decider.cache.put_later(key.digest, result_of(artifact, stderr=warnings_to_bytes(warnings)))
+            completed = time.time_ns()
+            result = result_of(
+                artifact,
+                stderr=warnings_to_bytes(warnings),
+                started_ns=completed - int(seconds * 1e9),
+                completed_ns=completed,
+            )
+            self._decider.cache.put_later(key.digest, result)
+            self.offer(action, key.digest, size, made=True)
         if action.committed is not None:
             self._decider.cache.flush()
             action.committed.write(key.digest, artifact, self._decider.cas)
-        size = size_of(self._decider.cas, artifact)
         self._decider.record(action, Past.of(key.digest, artifact, seconds, size))
         for warning in warnings:
             self._emit(Warned(warning, action.label))
@@ -262,12 +357,20 @@ class Executions:
         assert artifact is not None, label
         return artifact
 
+    def offer(self, action: Action, key: Digest, size: int, *, made: bool) -> None:
+        """Have a result of this machine sent to remotes, where it is one that may leave it.
+
+        One that was not `made` by this build is sent where a remote does not have it.
+        """
+        if self._remotes is not None and may_leave(action):
+            self._remotes.offer(key, size, made=made)
+
     # -- lost blobs --------------------------------------------------------------------------------------------------
 
     async def secure_inputs(self, action: Action) -> None:
         """See to it that the content of every input is in the store."""
-        for label in needs(action):
-            await self.secure(label)
+        for ref in refs_of(action):
+            await self.secure(ref)
         if any(isinstance(source, (Source, SourceTree)) for source in action.inputs.values()):
             await in_thread(self._secure_sources, action)
 
@@ -276,8 +379,8 @@ class Executions:
         if isinstance(item, Action):
             await self.secure_inputs(item)
         else:
-            for label in needs(item):
-                await self.secure(label)
+            for ref in item.after:
+                await self.secure(ref)
 
     def _secure_sources(self, action: Action) -> None:
         cas, sources = self._decider.cas, self._decider.sources
@@ -293,21 +396,75 @@ class Executions:
             for digest in cas.damaged(node) if self._in_doubt else cas.lost(node):
                 sources.heal(cas, digest)
 
-    async def secure(self, label: str) -> None:
-        """See to it that an output is in the store whole, making it again where it is not."""
+    async def secure(self, ref: Ref) -> None:
+        """See to it that an output, or the part of it that is meant, is in the store whole.
+
+        What is not there is fetched from a remote, and made again where none has it.
+        """
+        label = ref.label
         async with self._recovering.setdefault(label, anyio.Lock()):
-            finished = self._done[label]
-            look = self._decider.cas.damaged if self._in_doubt else self._decider.cas.lost
-            lost = await in_thread(look, self.artifact(label))
+            lost = await in_thread(self._lost, ref)
+            if lost and self._remotes is not None:
+                lost = await in_thread(self._fetched, ref, lost)
             if not lost:
                 return
+            finished = self._done[label]
             action = self._graph.item(label)
             assert isinstance(action, Action)
             reasons = (*finished.reasons, Reason(ReasonCode.CACHE_BLOB_LOST, label, str(lost[0]), None))
             self._emit(ActionStarted(label, action.mnemonic, action.pool, -1, reasons, action.description))
+            self._claims.pop(label, None)
             again = await self._attempt(action, reasons, time.monotonic())
             self._done[label] = again
             self._emit(again.event())
+
+    def _lost(self, ref: Ref) -> list[Digest]:
+        """List what is not in the store of an output, or of a part of it."""
+        cas = self._decider.cas
+        look = cas.damaged if self._in_doubt else cas.lost
+        try:
+            return look(entry_of(cas, self.artifact(ref.label), ref))
+        except BlobLost as lost:
+            return [lost.digest]
+
+    def _fetched(self, ref: Ref, lost: list[Digest]) -> list[Digest]:
+        """Fetch from remotes what is lost; give what still is. Then no remote is believed about this output again."""
+        assert self._remotes is not None
+        children = self._executor.children
+
+        def check() -> None:
+            if children.cancelled.is_set():
+                raise Cancelled
+
+        self._remotes.fetch(lost, check)
+        finished, action = self._done[ref.label], self._graph.item(ref.label)
+        lost = self._lost(ref)
+        if lost and finished.key is not None and isinstance(action, Action) and may_leave(action):
+            self._remotes.disbelieve(finished.key)
+        return lost
+
+
+class Claim:
+    """Who files the result of a label that is executed here and asked for elsewhere; for any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = ""
+
+    def take(self, who: str) -> bool:
+        """Tell whether it is `who`: the first to ask."""
+        with self._lock:
+            self._owner = self._owner or who
+            return self._owner == who
+
+
+class Unwanted(Exception):  # noqa: N818 - no error: the result has been had from elsewhere
+    """Raised where a remote is asked for what is not wanted any more."""
+
+
+def refs_of(action: Action) -> list[Ref]:
+    """List what an action reads of the outputs of others."""
+    return [source for source in action.inputs.values() if isinstance(source, Ref)]
 
 
 @contextlib.contextmanager

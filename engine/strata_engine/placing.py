@@ -16,6 +16,7 @@ from strata_engine.events import Listener, Placed
 from strata_engine.execution import ATTEMPTS, Executions
 from strata_engine.executor import in_thread
 from strata_engine.place import place
+from strata_engine.tree import Artifact
 
 
 class Placing:
@@ -39,21 +40,31 @@ class Placing:
         return None
 
     async def _place_whole(self, placement: Placement) -> None:
+        if await in_thread(self._is_there, placement):
+            return
+        # What came from a remote is here by name only, and is fetched all at once.
+        await self._executions.secure(placement.ref)
         for attempt in range(ATTEMPTS):
             try:
                 await in_thread(self._place, placement)
             except BlobLost as lost:
                 if attempt == ATTEMPTS - 1:
                     raise self._executions.given_up(placement.ref.label, lost) from lost
-                await self._executions.secure(placement.ref.label)
+                await self._executions.secure(placement.ref)
             else:
                 return
 
+    def _node(self, placement: Placement) -> Artifact:
+        return entry_of(self._decider.cas, self._executions.artifact(placement.ref.label), placement.ref)
+
+    def _is_there(self, placement: Placement) -> bool:
+        try:
+            return self._decider.history.intact(placement.path, self._node(placement))
+        except BlobLost:
+            return False
+
     def _place(self, placement: Placement) -> None:
-        history = self._decider.history
-        node = entry_of(self._decider.cas, self._executions.artifact(placement.ref.label), placement.ref)
-        if history.intact(placement.path, node):
-            return
+        history, node = self._decider.history, self._node(placement)
         begun = time.monotonic()
         placement.path.parent.mkdir(parents=True, exist_ok=True)
         placed = place(self._decider.cas, node, placement.path)

@@ -26,6 +26,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
     because: str = ""
     exit_code: int = 0
+    origin: str = ""
+    """Where a result that was not made here came from, where that is not the store."""
 
     def event(self) -> ActionFinished:
         """Give the event that tells of it."""

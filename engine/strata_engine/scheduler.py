@@ -3,7 +3,9 @@
 States of a label, each transition made in one place::
 
     waiting ──(all it needs is done)──> ready ──_settle──> done            up to date, cached
-                  ^                       └──> queued ──_work──> done      executed, failed
+                  ^                       ├──> asked ──_ask──> done        remote
+                  |                       |      └──(no remote has it, or it takes too long)
+                  |                       └──> queued <──┘ ──_work──> done executed, failed
                   └──(an input is lost: made again, or the same thing is being made)
     waiting ──(something it needs failed, or the build stops)──> done      skipped
 
@@ -21,7 +23,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import anyio
 
@@ -32,7 +34,7 @@ from strata_engine.decision import Decider, Decision, Done, MustRun, Settings, e
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, InternalError, StrataError
 from strata_engine.events import GraphGrew, Listener, Outcome, Warned
-from strata_engine.execution import ATTEMPTS, Executions, as_failure
+from strata_engine.execution import ATTEMPTS, Executions, Unwanted, as_failure
 from strata_engine.executor import Executor, in_thread, is_plain
 from strata_engine.frontier import Frontier
 from strata_engine.graph import ActionGraph, needs
@@ -42,12 +44,23 @@ from strata_engine.locks import KeyLocks
 from strata_engine.news import News
 from strata_engine.placing import Placing
 from strata_engine.pool import Pool
+from strata_engine.remote.caches import RemoteCaches
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.tree import File
 
-Work: TypeAlias = MustRun | None
-"""What a slot is to do: execute, or (None) see to it that the inputs of a label are in the store."""
+
+class Ask(NamedTuple):
+    """To be asked of remotes before it is executed."""
+
+    decision: MustRun
+
+
+Work: TypeAlias = MustRun | Ask | None
+"""What a slot is to do: execute, ask remotes, or (None) see to it that the inputs of a label are in the store."""
+
+ASKED = 16
+"""How many results remotes are asked for at once."""
 
 BATCH = 256
 """Actions that are decided about at once, at most."""
@@ -63,6 +76,7 @@ class Scheduler:
         executor: Executor,
         emit: Listener,
         locks: Path,
+        remotes: RemoteCaches | None = None,
     ) -> None:
         self._graph = graph
         self._decider = decider
@@ -74,17 +88,24 @@ class Scheduler:
             "cpu": Pool(self._settings.jobs or cores),
             "network": Pool(self._settings.network_jobs),
         }
+        self._remotes = None if self._settings.dry_run else remotes
+        if self._remotes is not None:
+            self._pools["remote"] = Pool(ASKED)
         self._changed = anyio.Event()
         """Set when something was settled or has become ready."""
         self._frontier = Frontier(graph, self._wake)
         self._done: dict[str, Finished] = {}
         self._locks = KeyLocks(locks / "actions")
         self._groups = Groups(decider.cache, self._locks)
-        self._execution = Executions(graph, decider, executor, emit, self._locks, self._groups, self._done)
+        self._execution = Executions(
+            graph, decider, executor, emit, self._locks, self._groups, self._done, self._remotes
+        )
         self._making: dict[str, Digest] = {}
         """The key of each label that is queued or runs."""
         self._same: dict[Digest, list[str]] = {}
         """By a key that is being made: the other labels that have it."""
+        self._racing: set[str] = set()
+        """Labels that are executed while remotes are asked for them."""
         self._recoveries: Counter[str] = Counter()
         self._news: News[Finished | Decided] = News()
         self._deciding = Deciding(decider, self._execution.artifact, self._news.post, self._children.cancelled)
@@ -120,8 +141,13 @@ class Scheduler:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def run(self, wanted: Iterable[str], placements: Sequence[Placement] = ()) -> dict[str, Finished]:
-        """Bring the wanted labels up to date, then put outputs at their places. Never raises for a failed action."""
+    async def run(
+        self, wanted: Iterable[str], placements: Sequence[Placement] = (), whole: Sequence[Ref] = ()
+    ) -> dict[str, Finished]:
+        """Bring the wanted labels up to date, then put outputs at their places. Never raises for a failed action.
+
+        What is `whole` is in the store afterwards, with all its blobs.
+        """
         self._news.open()
         self._frontier.want(wanted, self._decider.history.seconds())
         self._tell_total()
@@ -137,7 +163,7 @@ class Scheduler:
                             group.start_soon(self._work, name, pool, slot)
                     await self._settle_all()
                     if not self._settings.dry_run and (self._first_failure is None or self._settings.keep_going):
-                        self.error = await self._place(placements)
+                        self.error = await self._place(placements, whole)
                     group.cancel_scope.cancel()
             self._hear()
             self._groups.commit()
@@ -153,9 +179,12 @@ class Scheduler:
                 self._finish(self._skipped(label, because))
         return self.done
 
-    async def _place(self, placements: Sequence[Placement]) -> StrataError | None:
+    async def _place(self, placements: Sequence[Placement], whole: Sequence[Ref]) -> StrataError | None:
         try:
             await in_thread(self._groups.commit)
+            for ref in whole:
+                if self._execution.has(ref.label):
+                    await self._execution.secure(ref)
         except StrataError as error:
             return error
         return await Placing(self._decider, self._execution, self._emit).place_all(placements)
@@ -231,7 +260,10 @@ class Scheduler:
             return
         self._same[key] = []
         self._making[action.label] = key
-        self._push(action.pool, action.label, decision)
+        if self._remotes is not None and decision.elsewhere:
+            self._push("remote", action.label, Ask(decision))
+        else:
+            self._push(action.pool, action.label, decision)
 
     def _push(self, pool: str, label: str, work: Work) -> None:
         slots = self._pools.get(pool) or self._pools["cpu"]
@@ -276,6 +308,8 @@ class Scheduler:
                 # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be told.
                 self._decider.keep(decision.key)
             self._decider.record(action, Past.of(decision.key.digest, decision.artifact, seconds, decision.size))
+            if not decision.fresh:
+                self._execution.offer(action, decision.key.digest, decision.size, made=False)
         for warning in decision.warnings:
             self._emit(Warned(warning, action.label))
         self._finish(
@@ -345,9 +379,51 @@ class Scheduler:
         assert item is not None
         if decision is None:
             await self._make_inputs_again(item)
-        else:
-            assert isinstance(item, Action)
-            self._finish(await self._execution.execute(item, decision, name, slot))
+            return
+        assert isinstance(item, Action)
+        if isinstance(decision, Ask):
+            await self._ask(item, decision.decision)
+        elif label not in self._racing or label not in self._done:
+            finished = await self._execution.execute(item, decision, name, slot)
+            if finished is not None:
+                self._finish(finished)
+
+    async def _ask(self, action: Action, decision: MustRun) -> None:
+        """Ask remotes for a result, and have it executed where none has it, or where that is sooner done."""
+        label = action.label
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._begin_anyway, action, decision)
+            try:
+                found = await in_thread(self._asked, action, decision)
+            except StrataError as error:
+                found = failed(label, action.mnemonic, error, place=action.place, key=decision.key.digest)
+            group.cancel_scope.cancel()
+        if isinstance(found, Finished):
+            self._finish(found)
+        elif found is not None and label not in self._racing:
+            self._push(action.pool, label, found)
+
+    def _asked(self, action: Action, decision: MustRun) -> Finished | MustRun | None:
+        try:
+            return self._execution.find_elsewhere(action, decision, lambda: action.label not in self._done)
+        except Unwanted:
+            return None
+
+    async def _begin_anyway(self, action: Action, decision: MustRun) -> None:
+        """Have an action executed once asking for it has taken as long as it took to execute it the last time.
+
+        So it takes twice as long at worst; and at once where it takes less time than an answer.
+        """
+        past = self._decider.history.past(action.label)
+        if past is None or not past.seconds or past.artifact is None:
+            return
+        assert self._remotes is not None
+        if past.seconds > self._remotes.latency:
+            await anyio.sleep(past.seconds)
+        if not await in_thread(self._execution.lacks_inputs, action):
+            self._execution.race(action.label)
+            self._racing.add(action.label)
+            self._push(action.pool, action.label, decision)
 
     async def _make_inputs_again(self, item: Action | Expansion) -> None:
         try:
@@ -359,13 +435,14 @@ class Scheduler:
 
     def _is_plain(self, work: tuple[str, Work]) -> bool:
         item = self._graph.item(work[0])
-        return work[1] is not None and isinstance(item, Action) and is_plain(item)
+        is_run = isinstance(work[1], MustRun) and work[0] not in self._racing
+        return is_run and isinstance(item, Action) and is_plain(item)
 
     def _work_here(self, name: str, pool: Pool[Work], slot: int, label: str, work: Work) -> tuple[str, Work, bool]:
         """Execute plain actions on this thread, one after the other; give the last one, and whether it is done."""
         while True:
             item = self._graph.item(label)
-            if work is None or not self._is_plain((label, work)):
+            if not isinstance(work, MustRun) or not self._is_plain((label, work)):
                 return label, work, False
             assert isinstance(item, Action)
             finished = self._execution.try_here(item, work, name, slot)

@@ -34,7 +34,7 @@ _VARIABLES = frozenset(
     )
 )
 _PREFIXES = ("STRATA_", "UV_")
-_SECRET = ("_USERNAME", "_PASSWORD", "_TOKEN")
+_SECRET = ("_USERNAME", "_PASSWORD", "_TOKEN", "_HEADER", "_SIGNING_KEY")
 
 
 def file_name(request: bytes) -> str:
@@ -53,7 +53,7 @@ def request(argv: list[str], environ: Mapping[str, str]) -> bytes:
         if name in _VARIABLES or (name.startswith(_PREFIXES) and not name.endswith(_SECRET))
     )
     readers = "".join("t" if stream is not None and stream.isatty() else "-" for stream in (sys.stdout, sys.stderr))
-    parts = [*argv, "", os.getcwd(), sys.prefix, sys.version, readers, *chosen]
+    parts = [*map(_public, argv), "", os.getcwd(), sys.prefix, sys.version, readers, *chosen]
     return "\0".join(parts).encode("utf-8", "surrogateescape")
 
 

@@ -27,6 +27,7 @@ from strata_rules.metadata import module_hash
 from strata_rules.origins import annotator
 from strata_rules.platforms import host_platform
 from strata_rules.providers import ArchiveInfo, CompiledInfo, LinkInfo, RuntimeInfo
+from strata_rules.remotes import RemoteWishes
 from strata_rules.runtime import pin as pins
 from strata_rules.runtime.choose import Choice, Host, Wanted, choose
 from strata_rules.spec.folders import check_targets, install_target
@@ -50,6 +51,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     offline: bool = False
     platforms: tuple[str, ...] = ()
     """The platforms to build for; empty for this machine's."""
+    remote: RemoteWishes = RemoteWishes()
+    """What is asked for of remote caches."""
     tag_outputs: bool = False
     """Whether names of archives tell platform and build; those of more than one platform always do."""
 

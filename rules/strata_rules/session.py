@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from strata_engine.action import Placement
+from strata_engine.action import Placement, Ref
 from strata_engine.build import Build, BuildResult, open_build
 from strata_engine.cas import BlobLost
 from strata_engine.critical import critical_path
@@ -38,6 +38,7 @@ from strata_rules.platforms import PLATFORMS, host_platform
 from strata_rules.providers import ArchiveInfo
 from strata_rules.publish import Manifest, publish, tree_path
 from strata_rules.remember import Asked, remember, stamp_at_rest
+from strata_rules.remotes import remote_settings
 from strata_rules.runtime import pin as pins
 from strata_rules.selection import NO_WISHES, Selection, Wish, Wishes, select, wanted_labels
 from strata_rules.selection import application as find_application
@@ -85,6 +86,10 @@ def load_session(path: Path, options: SessionOptions, build: Build, wishes: Wish
     selection = select(stack, wishes, options.platforms or (host_platform(),))
     for warning in (*stack.warnings, *selection.warnings):
         build.emit(Warned(warning))
+    build.epoch = stack.strata.epoch
+    if not options.offline:
+        place = stack.document.place(("tool", "strata", "remote"), of="key")
+        build.remotes = remote_settings(options.remote, stack.strata.remote, os.environ, place)
     return Session(stack, options, selection, build)
 
 
@@ -140,7 +145,8 @@ class Session:
             places += self._trees(made)
         for placement in places if clean else ():
             self._build.history.forget_placed(placement.path)
-        result = self._run(plan, wanted, places, _forcing(settings, anew, earlier), earlier)
+        whole = _blobs(made) if publish else []
+        result = self._run(plan, wanted, places, _forcing(settings, anew, earlier), earlier, whole=whole)
         return self._publish(plan, made, settings, result) if publish else result
 
     def lock(self, settings: Settings, *, upgrade: bool = False) -> BuildResult:
@@ -165,7 +171,7 @@ class Session:
         if earlier is not None and earlier.exit_code:
             return earlier
         made = self._archives(plan)
-        result = self._run(plan, _labels(made), self._trees(made), settings, earlier)
+        result = self._run(plan, _labels(made), self._trees(made), settings, earlier, whole=_blobs(made))
         return self._publish(plan, made, settings, result)
 
     def export(self, settings: Settings, *, anew: bool = False) -> BuildResult:
@@ -410,10 +416,12 @@ class Session:
         settings: Settings,
         earlier: BuildResult | None,
         *,
+        whole: Sequence[Ref] = (),
         last: bool = True,
     ) -> BuildResult:
         self.begin(plan, wanted, settings)
-        result = self._build.run(plan.analysis.graph, wanted, places, settings, earlier=earlier, last=last)
+        graph = plan.analysis.graph
+        result = self._build.run(graph, wanted, places, settings, whole=whole, earlier=earlier, last=last)
         return self.end(plan, places, settings, result)
 
     def begin(self, plan: Plan, wanted: Sequence[str], settings: Settings) -> None:
@@ -605,6 +613,11 @@ def job_summary(build: Build, result: BuildResult) -> str:
     record = short(build.record(result, ""))
     story, graph = Story([record]), read_graph(build.workspace)
     return markdown(record, story.roots(), critical_path(record.actions), graph, result.diagnostics)
+
+
+def _blobs(made: Iterable[Made]) -> list[Ref]:
+    """List the archives that are copied from the store: it has to have all of them."""
+    return [info.archive for _, info in made if info.format != "dir"]
 
 
 def _labels(made: Iterable[Made]) -> list[str]:

@@ -233,8 +233,9 @@ def test_two_workspaces_make_one_thing_once(tmp_path: Path) -> None:
     assert runs == ["slow"]
     assert sorted(outcomes(result)["slow"] for result in results) == ["cached", "executed"]
     assert [(site.root / "out").read_text() for site in sites] == ["after+made"] * 2
-    [waited] = [event for site in sites for event in site.heard(Waiting)]
-    assert "another build" in waited.holder
+    # On a busy machine they may meet at `after`, too.
+    waited = [event for site in sites for event in site.heard(Waiting)]
+    assert {event.holder for event in waited} == {"another build that makes the same thing"}
 
 
 def in_parallel(works: list[Callable[[], BuildResult]]) -> list[BuildResult]:

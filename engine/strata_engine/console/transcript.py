@@ -15,7 +15,17 @@ from strata_engine.console import github
 from strata_engine.console.state import BuildView
 from strata_engine.console.terminal import PLAIN, Paint, diagnostic_lines
 from strata_engine.errors import Diagnostic
-from strata_engine.events import ActionFinished, BuildFinished, BuildStarted, Event, Outcome, Placed, Waiting, Warned
+from strata_engine.events import (
+    ActionFinished,
+    BuildFinished,
+    BuildStarted,
+    Event,
+    Outcome,
+    Placed,
+    Uploading,
+    Waiting,
+    Warned,
+)
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.words import cells, duration, fit, fit_middle, outcome_word, printable, short, size, summary
 
@@ -115,6 +125,8 @@ class Transcript:
                 return [] if self.detail.quiet else self._diagnostic(diagnostic)
             case Waiting(what=what, holder=holder) if not self.detail.quiet:
                 return [self.paint(f"waiting for {what}, held by {printable(holder)}", "warn")]
+            case Uploading(left=left) if not self.detail.quiet:
+                return [f"sending {left} result{'' if left == 1 else 's'} to the remote cache"]
             case Placed(path=path, label=label) if self.detail.verbose:
                 return [f"placed {printable(label)} at {printable(path)}"]
             case BuildFinished():
@@ -138,6 +150,7 @@ class Transcript:
         line = summary(event.counts, event.seconds, dry_run=self.detail.dry_run)
         bad = event.interrupted or any(event.counts.get(name, 0) for name in (Outcome.FAILED, Outcome.SKIPPED))
         said = [] if self.detail.dry_run else [self.paint(text, "faint") for text in _what_took_long(event)]
+        said += [self.paint(event.remote, "faint")] if event.remote else []
         said += [self.paint("interrupted", "warn")] if event.interrupted else []
         return [*said, self.paint(line, "bad" if bad else "good")]
 

@@ -26,7 +26,9 @@ class Abandoned(Exception):  # noqa: N818 - no error: another call ended this on
     """The calls beside this one have failed, or are no longer wanted."""
 
 
-def abreast(items: Iterable[Item], work: Callable[[Item, Check], Answer], check: Check) -> list[Answer]:
+def abreast(
+    items: Iterable[Item], work: Callable[[Item, Check], Answer], check: Check, *, width: int = WIDTH
+) -> list[Answer]:
     """Do `work` on every item and give the answers in order; the first error ends all and is raised."""
     wanted = list(items)
     if len(wanted) <= 1:
@@ -37,7 +39,7 @@ def abreast(items: Iterable[Item], work: Callable[[Item, Check], Answer], check:
         if ended.is_set():
             raise Abandoned
 
-    with ThreadPoolExecutor(min(WIDTH, len(wanted)), thread_name_prefix="remote") as pool:
+    with ThreadPoolExecutor(min(width, len(wanted)), thread_name_prefix="remote") as pool:
         futures = [pool.submit(work, item, told) for item in wanted]
         try:
             waiting = set(futures)

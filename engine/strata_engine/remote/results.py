@@ -91,8 +91,16 @@ class Whole(NamedTuple):
     """What is still to be had, each blob once."""
 
 
-def outgoing(result: ActionResult, store: Reader, *, directories: bool = False) -> Outgoing:
+def outgoing(
+    result: ActionResult,
+    store: Reader,
+    *,
+    directories: bool = False,
+    finish: Callable[[ActionResult], ActionResult] | None = None,
+) -> Outgoing:
     """Make of a result of this machine what a remote is sent; `directories` as blobs of their own, too.
+
+    `finish` is given the result as it goes, to be signed.
 
     Servers that execute, or serve `GetTree`, want those, and the root's digest then is in the result. A cache alone
     needs the `Tree`: one blob, where there are as many Directories as folders. Raises ValueError where the result may
@@ -127,7 +135,7 @@ def outgoing(result: ActionResult, store: Reader, *, directories: bool = False) 
         sent = sent._replace(stderr_raw=b"", stderr_digest=Digest.of(result.stderr_raw))
         made[Digest.of(result.stderr_raw)] = result.stderr_raw
     stored.pop(EMPTY, None)
-    return Outgoing(encode_action_result(sent), tuple(stored), made)
+    return Outgoing(encode_action_result(sent if finish is None else finish(sent)), tuple(stored), made)
 
 
 def incoming(data: bytes) -> Incoming:

@@ -44,7 +44,7 @@ class Limits(NamedTuple):
     """How long is waited, in seconds."""
 
     connect: float = 2.0
-    stall: float = 10.0
+    stall: float = 5.0
     """With so little coming or going for so long, a call has stalled; also how long a server may think."""
 
 

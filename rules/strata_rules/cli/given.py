@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from strata_engine.remote.settings import Upload
 from strata_rules.cli.completion import complete_labels, complete_layers
 from strata_rules.platforms import PLATFORMS
 from strata_rules.spec.near import did_you_mean
@@ -51,6 +52,11 @@ class Given:
     dry_run: bool = False
     explain: bool = False
     as_json: bool = False
+    remote_cache: tuple[str, ...] = ()
+    remote_zone: str = ""
+    remote_upload: str | None = None
+    remote_cache_required: bool = False
+    remote_timeout: float = 0.0
 
 
 MOST_JOBS = 1024
@@ -136,6 +142,29 @@ OPTIONS: dict[str, Decorator] = {
     "output_dir": _folder("output-dir", Path("_artifacts"), "Where archives and metadata go."),
     "tag_outputs": _flag("tag-outputs", "Put platform and build number into the names of archives."),
     "index": _flag("index", "Ask no package index: wheels come from --local-wheels alone.", default=True),
+    "remote_cache": click.option(
+        "--remote-cache",
+        metavar="URL",
+        multiple=True,
+        help="Ask this remote cache instead of those configured, `none` for no one; may be repeated, in order.",
+    ),
+    "remote_zone": click.option(
+        "--remote-zone", metavar="ZONE", default="", help="Whose results to read first and to write, such as `main`."
+    ),
+    "remote_upload": click.option(
+        "--remote-upload",
+        type=click.Choice([each.value for each in Upload]),
+        default=None,
+        help="Whether results are sent, and the build waits for that; by default only where a credential is given.",
+    ),
+    "remote_timeout": click.option(
+        "--remote-timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(0, 3600),
+        default=0.0,
+        help="How long without any progress a remote cache is waited for.",
+    ),
+    "remote_cache_required": _flag("remote-cache-required", "Fail where a remote cache does not do its part."),
     "local_wheels": click.option(
         "--local-wheels",
         metavar="DIR",
@@ -145,6 +174,9 @@ OPTIONS: dict[str, Decorator] = {
     ),
 }
 
+
+REMOTE = ("remote_cache", "remote_zone", "remote_upload", "remote_timeout", "remote_cache_required")
+"""What those take that execute actions which a remote cache may know."""
 
 BUILDING = (
     "dry_run",
@@ -161,6 +193,7 @@ BUILDING = (
     "tag_outputs",
     "index",
     "local_wheels",
+    *REMOTE,
     "publish_dependencies",
     "publish_derived",
     "show",

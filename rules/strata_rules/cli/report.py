@@ -28,6 +28,7 @@ def result_fields(result: BuildResult) -> dict[str, Any]:
         "exit_code": result.exit_code,
         "interrupted": result.interrupted,
         "counts": dict(result.counts),
+        "remote": msgspec.to_builtins(result.remote) if result.remote is not None else None,
         "actions": [_action_fields(action) for action in result.actions],
         "diagnostics": [diagnostic_fields(diagnostic) for diagnostic in result.diagnostics],
     }

@@ -14,7 +14,7 @@ import click
 from strata_engine.build import BuildResult
 from strata_engine.errors import HostError
 from strata_rules.cli.completion import complete_applications
-from strata_rules.cli.given import Given, given_options
+from strata_rules.cli.given import REMOTE, Given, given_options
 from strata_rules.cli.options import Settings
 from strata_rules.cli.options import command as declare
 from strata_rules.cli.session_call import build_settings, built
@@ -34,7 +34,7 @@ from strata_rules.session import Launch, Session
     metavar="[SPEC] APP [--] [ARGS]...",
     shell_complete=complete_applications,
 )
-@given_options("locked", "offline", "jobs", "explain", "build_dir", "index", "local_wheels")
+@given_options("locked", "offline", "jobs", "explain", "build_dir", "index", "local_wheels", *REMOTE)
 @click.pass_obj
 def command(settings: Settings, arguments: tuple[str, ...], given: Given) -> int:
     """Build what the application APP needs and run it with ARGS; its exit code is the command's.

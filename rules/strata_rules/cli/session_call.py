@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import os.path
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -15,14 +16,17 @@ from typing import TypeAlias
 import msgspec
 
 from strata_engine.build import BuildResult
+from strata_engine.console.terminal import is_terminal
 from strata_engine.decision import Settings as BuildSettings
 from strata_engine.digest import Stamp
 from strata_engine.errors import Diagnostic
 from strata_engine.events import Outcome
+from strata_engine.remote.settings import Upload
 from strata_rules.cli.given import Given
 from strata_rules.cli.options import Settings
 from strata_rules.cli.output import say_diagnostic
 from strata_rules.cli.stack_file import find_stack_file
+from strata_rules.remotes import RemoteWishes
 from strata_rules.selection import NO_WISHES, Wish, Wishes
 from strata_rules.session import Session, SessionOptions, open_session
 
@@ -53,6 +57,14 @@ def session_options(given: Given) -> SessionOptions:
         offline=given.offline,
         platforms=given.platform,
         tag_outputs=given.tag_outputs,
+        remote=RemoteWishes(
+            caches=given.remote_cache,
+            zone=given.remote_zone,
+            upload=Upload(given.remote_upload) if given.remote_upload else None,
+            required=given.remote_cache_required,
+            timeout=given.remote_timeout,
+            attended=is_terminal(sys.stderr),
+        ),
     )
 
 

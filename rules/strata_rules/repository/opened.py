@@ -26,6 +26,7 @@ from strata_engine.recorded_graph import record_graph
 from strata_engine.store import open_store, store_folder
 from strata_engine.workspace import Workspace
 from strata_rules.planning import Plan, SessionOptions
+from strata_rules.remotes import joined
 from strata_rules.repository.labels import StackFile, state_of
 from strata_rules.selection import NO_WISHES, Wishes
 from strata_rules.session import Session, load_session
@@ -130,7 +131,24 @@ def open_repository(
         reads = RoutedSources(workspace, [build.sources for build in builds.values()])
         shared = Shared(pasts, reads)
         whole = stack.enter_context(open_build(workspace, listeners, store, reading=reading, shared=shared))
+        with collected(broken):
+            whole.epoch = _common_epoch(parts)
+        whole.remotes = joined(list(dict.fromkeys(part.build.remotes for part in parts)))
         yield Repository(parts, whole, pasts, broken)
+
+
+def _common_epoch(parts: Sequence[Part]) -> str:
+    """Give the epoch that all stacks are in. Raises SpecError where they are not in one."""
+    stacks = {part.session.stack.strata.epoch: part.session.stack for part in parts}
+    if len(stacks) < 2:
+        return next(iter(stacks), "")
+    (one, first), (other, second) = list(stacks.items())[:2]
+    raise SpecError.of(
+        "two-epochs",
+        f"stacks that are built together must be in one epoch, not `{one}` (`{first.file}`) and `{other}`",
+        second.document.place(("tool", "strata"), of="key"),
+        hint="write the same `epoch` into `[tool.strata]` of both",
+    )
 
 
 @contextlib.contextmanager

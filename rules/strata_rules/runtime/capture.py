@@ -247,6 +247,8 @@ def capture_action(wanted: Capturing) -> Action:
         scope=Scope.LOCAL,
         run=lambda execution: _run(execution, wanted),
         committed=pin,
+        pinned="tree",
+        expected=Tree(wanted.pinned) if wanted.pinned is not None else None,
         description=f"capture CPython {wanted.version} of this machine",
         place=wanted.place,
     )

@@ -112,6 +112,22 @@ class ArchiveOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Whether archives have the bytecode of modules in them, for layers that this machine can run."""
 
 
+class RemoteSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Which remote caches are asked, where neither the command line nor the environment names any."""
+
+    cache: str | tuple[str, ...] = ()
+    """The cache's URL, or several, which are asked in order."""
+    zone: str = ""
+    """The zone that is read first and written; without it `main`, or that of the pull request that CI builds."""
+    trusted: tuple[str, ...] = ("main",)
+    """The zones that are read besides."""
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """The caches' URLs, in order."""
+        return (self.cache,) if isinstance(self.cache, str) else self.cache
+
+
 class ToolStrata(msgspec.Struct, frozen=True, kw_only=True):
     """What only Strata reads: other tools see no difference."""
 
@@ -125,6 +141,10 @@ class ToolStrata(msgspec.Struct, frozen=True, kw_only=True):
     """How layers are archived."""
     entry_points: bool = False
     """Whether layers keep the console scripts of their packages."""
+    remote: RemoteSource = RemoteSource()
+    """Which remote caches are asked."""
+    epoch: str = ""
+    """Any word; another one disowns every result that was made before, here and in remote caches."""
 
 
 class Category(NamedTuple):

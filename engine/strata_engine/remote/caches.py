@@ -1,0 +1,117 @@
+"""The remote caches of one build: what it reads from them and what it sends to them, as one.
+
+It is made of settings and an opened store, and asks nothing by itself. Whatever remotes do, or do not do, a build goes
+on without them; unless they are `required`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from strata_engine.action_cache import ActionCache
+from strata_engine.cas import Cas
+from strata_engine.digest import Digest
+from strata_engine.errors import Diagnostic, StrataError
+from strata_engine.remote.backend import Check
+from strata_engine.remote.endpoint import Endpoint
+from strata_engine.remote.reads import Answer, Found, Reads
+from strata_engine.remote.settings import RemoteSettings, Upload
+from strata_engine.remote.spool import Spool
+from strata_engine.remote.tally import Tally, Told
+from strata_engine.remote.uploads import Uploads
+from strata_engine.tree import Artifact
+
+SHORTEST_SECRET = 8
+"""Bytes below which a text is no sign of anything: it is found in any file."""
+
+
+class RemoteCaches:
+    """Made for one build, and closed at its end; for any thread."""
+
+    def __init__(
+        self,
+        settings: RemoteSettings,
+        store: Path,
+        cas: Cas,
+        cache: ActionCache,
+        warn: Callable[[Diagnostic], None],
+        private: Sequence[str] = (),
+    ) -> None:
+        """Open them; `private` are paths of this machine, which nothing that is sent may name."""
+        self.settings = settings
+        self._tally = Tally()
+        self._endpoints = [
+            Endpoint(access, store, self._tally, warn, required=settings.required, timeout=settings.timeout)
+            for access in settings.caches
+        ]
+        self._reads = Reads(self._endpoints, settings.zones, cas, self._tally)
+        secrets = [text.encode("utf-8", "surrogateescape") for text in private if len(text) >= SHORTEST_SECRET]
+        sending = self._endpoints if settings.upload is not Upload.OFF else []
+        self._uploads = [
+            Uploads(
+                endpoint, Spool(store, endpoint.address.shown), cas, cache, settings.zone, self._tally, warn, secrets
+            )
+            for endpoint in sending
+        ]
+        for uploads in self._uploads:
+            uploads.resume()
+
+    @property
+    def latency(self) -> float:
+        """Seconds that a remote's answer takes, as far as is known."""
+        return self._reads.latency
+
+    @property
+    def sends(self) -> bool:
+        """Tell whether results are sent."""
+        return bool(self._uploads)
+
+    def find(
+        self, key: Digest, action: bytes, fixed: str | None, accept: Callable[[Artifact], bool], check: Check
+    ) -> Answer:
+        """Look for the result of an encoded Action; see `Reads.find`. Raises HostError."""
+        begun = time.monotonic()
+        answer = self._reads.find(key, action, fixed, accept, check)
+        if isinstance(answer, Found):
+            self._tally.count(hits=1, saved=answer.seconds - (time.monotonic() - begun))
+        return answer
+
+    def fetch(self, digests: Sequence[Digest], check: Check) -> set[Digest]:
+        """Bring blobs into the store; give those that no remote has. Raises HostError."""
+        return self._reads.fetch(digests, check)
+
+    def disbelieve(self, key: Digest) -> None:
+        """Take no more results of an action in this build: what one named is gone."""
+        self._reads.disbelieve(key)
+
+    def offer(self, key: Digest, size: int, *, made: bool) -> None:
+        """Have a result of this machine sent: where it was not `made` just now, only if it is not there."""
+        for uploads in self._uploads:
+            uploads.offer(key, size, made=made)
+
+    @property
+    def left(self) -> int:
+        """How many results are still to be sent."""
+        return sum(uploads.left for uploads in self._uploads)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for what is to be sent; tell whether all of it is."""
+        end = time.monotonic() + seconds
+        return all(uploads.wait(max(0.0, end - time.monotonic())) for uploads in self._uploads)
+
+    def error(self) -> StrataError | None:
+        """Give what a remote that must take results has said instead."""
+        return next((uploads.error for uploads in self._uploads if uploads.error is not None), None)
+
+    def told(self) -> Told:
+        """Give what there is to tell by now."""
+        return self._tally.told(self.left)
+
+    def close(self) -> None:
+        """Stop sending and close connections; what has not gone is in the spool."""
+        for uploads in self._uploads:
+            uploads.close()
+        for endpoint in self._endpoints:
+            endpoint.close()

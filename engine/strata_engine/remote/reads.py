@@ -1,0 +1,214 @@
+"""What a build reads from remote caches: results of actions, and the blobs that they name, into the store.
+
+A result brings its folders and what is small; the blobs of its files come when something reads them. So a layer that
+nobody opens costs one request. What is found is provisional: whoever needs a blob that no remote has any more makes it
+again.
+
+Nothing is believed but what proves itself. A result cannot, so it is taken from the zones that are trusted alone; one
+of a fixed-output action can, and is taken from anywhere. Results whose blobs turned out to be gone are not believed a
+second time by the same build.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+from strata_engine.cas import Cas
+from strata_engine.codec import ActionResult
+from strata_engine.digest import Digest
+from strata_engine.remote.abreast import abreast
+from strata_engine.remote.backend import BATCH, Backend, Check, Fault, Trouble
+from strata_engine.remote.endpoint import Endpoint
+from strata_engine.remote.results import Incoming, Packed, Whole, gathered, incoming, unpacked
+from strata_engine.remote.tally import Tally
+from strata_engine.tree import Artifact, File, Tree
+
+ALONE = 1 << 20
+"""Bytes from which on a blob comes by itself, straight into the store."""
+ABREAST = 4
+"""Large blobs that come at once."""
+MOST_IN_BATCH = 1000
+"""Blobs of a batch."""
+FROM_REMOTE = "remote"
+"""Who made a result in the local action cache that was taken from a remote: it is not sent on."""
+
+
+class Found(NamedTuple):
+    """A result that a remote had, with its folders in the store."""
+
+    artifact: Artifact
+    result: ActionResult
+    origin: str
+    """Where it came from, as a person may see it."""
+    seconds: float
+    """How long it took where it was made; 0 where that is not said."""
+
+
+class Untrusted(NamedTuple):
+    """There was a result that is not believed."""
+
+    origin: str
+    why: str
+
+
+Answer: TypeAlias = Found | Untrusted | None
+
+
+class Reads:
+    """The remotes of one build as it reads them; for any thread."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], zones: tuple[str, ...], cas: Cas, tally: Tally) -> None:
+        self._endpoints = endpoints
+        self._zones = zones
+        self._cas = cas
+        self._tally = tally
+        self._lock = threading.Lock()
+        self._disbelieved: set[Digest] = set()
+
+    @property
+    def latency(self) -> float:
+        """Seconds that an answer takes, as far as is known."""
+        return min((endpoint.latency for endpoint in self._endpoints), default=0.0)
+
+    def disbelieve(self, key: Digest) -> None:
+        """Take no more results of an action: what one named is gone."""
+        with self._lock:
+            self._disbelieved.add(key)
+
+    def find(
+        self, key: Digest, action: bytes, fixed: str | None, accept: Callable[[Artifact], bool], check: Check
+    ) -> Answer:
+        """Look for the result of an encoded Action whose key is `key`.
+
+        `fixed` is the SHA-256 that its output must have, where that is known; `accept` judges what its output is.
+        Raises HostError where a remote must answer and does not.
+        """
+        untrusted: Untrusted | None = None
+        for endpoint in self._endpoints:
+            for zone in self._zones_of(endpoint, fixed):
+                if key in self._disbelieved:
+                    return None
+                answer = self._find_there(endpoint, zone, action, fixed, check)
+                if isinstance(answer, Found):
+                    if accept(answer.artifact):
+                        return answer
+                    continue
+                untrusted = untrusted or answer
+        return untrusted
+
+    def fetch(self, digests: Iterable[Digest], check: Check) -> set[Digest]:
+        """Bring blobs into the store; give those that no remote has. Raises HostError as `find` does."""
+        wanted = set(digests)
+        for endpoint in self._endpoints:
+            for zone in endpoint.places(self._zones):
+                if not wanted:
+                    return wanted
+                wanted -= self._fetch_there(endpoint, zone, wanted, check)
+        return wanted
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def _zones_of(self, endpoint: Endpoint, fixed: str | None) -> tuple[str, ...]:
+        if fixed is not None and not endpoint.address.has_zones:
+            return ("",)
+        return self._zones
+
+    def _find_there(self, endpoint: Endpoint, zone: str, action: bytes, fixed: str | None, check: Check) -> Answer:
+        address = endpoint.address_of(action, zone)
+        begun = time.monotonic()
+        data = endpoint.read(zone, lambda backend: backend.get_result(address, check), None)
+        if not endpoint.is_left_alone():
+            endpoint.timed(time.monotonic() - begun)
+        if data is None:
+            return None
+        try:
+            came = _checked(incoming(data), fixed)
+            artifact = self._taken(endpoint, zone, came, check)
+        except ValueError as error:
+            endpoint.broken(Fault(Trouble.BROKEN, endpoint.shown, str(error)))
+            return None
+        if artifact is None:
+            return None
+        seconds = max(0, came.result.completed_ns - came.result.started_ns) / 1e9
+        return Found(artifact, came.result, endpoint.shown, seconds)
+
+    def _taken(self, endpoint: Endpoint, zone: str, came: Incoming, check: Check) -> Artifact | None:
+        """Put into the store what is needed to know the whole output; None where that is not to be had."""
+        for digest, data in came.inlined.items():
+            self._cas.put_named(digest, data)
+        if isinstance(came.output, File):
+            return came.output
+        whole = self._whole(endpoint, zone, came.output, check)
+        if whole is None:
+            return None
+        for digest, data in whole.directories.items():
+            self._cas.put_named(digest, data)
+        return whole.tree
+
+    def _whole(self, endpoint: Endpoint, zone: str, output: Packed | Tree, check: Check) -> Whole | None:
+        if isinstance(output, Tree):
+            return gathered(output, lambda level: self._small(endpoint, zone, level, check))
+        message = self._message(endpoint, zone, output.tree, check)
+        return unpacked(message, output) if message is not None else None
+
+    def _message(self, endpoint: Endpoint, zone: str, tree: Digest, check: Check) -> bytes | None:
+        if tree.size < ALONE:
+            return self._small(endpoint, zone, [tree], check).get(tree)
+        return self._cas.get(tree) if self._large(endpoint, zone, tree, check) else None
+
+    # -- blobs -------------------------------------------------------------------------------------------------------
+
+    def _fetch_there(self, endpoint: Endpoint, zone: str, wanted: set[Digest], check: Check) -> set[Digest]:
+        """Bring what one remote has; give what came."""
+        small = sorted(digest for digest in wanted if digest.size < ALONE)
+        came: set[Digest] = set()
+        for batch in batches(small):
+            for digest, data in self._small(endpoint, zone, batch, check).items():
+                self._cas.put_named(digest, data)
+                came.add(digest)
+
+        def one(digest: Digest, check: Check) -> bool:
+            return self._large(endpoint, zone, digest, check)
+
+        large = sorted(wanted - set(small), reverse=True, key=lambda digest: digest.size)
+        there = abreast(large, one, check, width=ABREAST)
+        return came | {digest for digest, found in zip(large, there, strict=True) if found}
+
+    def _small(self, endpoint: Endpoint, zone: str, digests: list[Digest], check: Check) -> dict[Digest, bytes]:
+        def asked(backend: Backend) -> dict[Digest, bytes]:
+            brought = backend.read_many(digests, check)
+            self._tally.count(read=sum(digest.size for digest in brought.blobs))
+            if brought.wrong:
+                text = f"other bytes than those of `{min(brought.wrong)}`"
+                endpoint.broken(Fault(Trouble.BROKEN, endpoint.shown, text))
+            return dict(brought.blobs)
+
+        return endpoint.read(zone, asked, {})
+
+    def _large(self, endpoint: Endpoint, zone: str, digest: Digest, check: Check) -> bool:
+        came = endpoint.read(zone, lambda backend: backend.read(digest, self._cas.writer, check), otherwise=False)
+        self._tally.count(read=digest.size if came else 0)
+        return came
+
+
+def _checked(came: Incoming, fixed: str | None) -> Incoming:
+    if fixed is not None and not (isinstance(came.output, File) and came.output.digest.hash == fixed):
+        raise ValueError("another output than the one that there can be")
+    return came
+
+
+def batches(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
+    """Divide small blobs into what one call may be about."""
+    batch: list[Digest] = []
+    size = 0
+    for digest in digests:
+        if batch and (size + digest.size > BATCH or len(batch) >= MOST_IN_BATCH):
+            yield batch
+            batch, size = [], 0
+        batch.append(digest)
+        size += digest.size
+    if batch:
+        yield batch

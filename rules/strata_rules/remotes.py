@@ -1,0 +1,137 @@
+"""Which remote caches a build uses: of the command line, the environment and the stack file, as one value.
+
+It connects to nothing. What a stack file says can be changed by whoever may propose a change to it, so it names places
+and whom to trust, and nothing that is run or that lets anybody in: programs come from the command line and the
+environment alone, and headers that these give are sent only where these say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from strata_engine.errors import Place, SpecError
+from strata_engine.remote.address import FolderAddress, HttpAddress, checked_zone, parse
+from strata_engine.remote.credentials import header_of
+from strata_engine.remote.settings import Access, RemoteSettings, Upload
+from strata_rules.spec.declared import RemoteSource
+
+CACHE = "STRATA_REMOTE_CACHE"
+ZONE = "STRATA_REMOTE_ZONE"
+UPLOAD = "STRATA_REMOTE_UPLOAD"
+HEADER = "STRATA_REMOTE_HEADER"
+HELPER = "STRATA_CREDENTIAL_HELPER"
+
+NONE = "none"
+"""What is said instead of a URL where no remote cache is to be used, whatever is configured."""
+MAIN = "main"
+"""The zone of who says nothing else."""
+
+
+class RemoteWishes(NamedTuple):
+    """What a command line says of remote caches."""
+
+    caches: tuple[str, ...] = ()
+    zone: str = ""
+    upload: Upload | None = None
+    required: bool = False
+    timeout: float = 0.0
+    """Seconds; 0 for the usual."""
+    attended: bool = False
+    """Whether a person waits for the build to end."""
+
+
+def remote_settings(
+    wishes: RemoteWishes, source: RemoteSource, environ: Mapping[str, str], place: Place | None = None
+) -> RemoteSettings:
+    """Give what a build is told of remote caches. Raises SpecError; `place` is where the stack file speaks of them."""
+    named = wishes.caches or tuple(re.split(r"[\s,]+", environ.get(CACHE, "").strip()))
+    named = tuple(text for text in named if text)
+    if NONE in named:
+        return RemoteSettings()
+    headers = _headers(environ) if named else ()
+    helper = environ.get(HELPER, "")
+    texts = named or source.caches
+    caches = tuple(_access(text, headers, helper, None if named else place) for text in texts)
+    if not caches:
+        return RemoteSettings()
+    zone = wishes.zone or environ.get(ZONE, "") or source.zone or zone_of_ci(environ)
+    return RemoteSettings(
+        caches=caches,
+        zone=_zone(zone, place),
+        trusted=tuple(_zone(each, place) for each in source.trusted),
+        upload=_upload(wishes, environ, caches),
+        required=wishes.required,
+        timeout=wishes.timeout,
+    )
+
+
+def zone_of_ci(environ: Mapping[str, str]) -> str:
+    """Give the zone of a build that nobody has given one: that of the proposed change that a CI service builds.
+
+    What is not a proposal that can be recognized is `main`; whether that may be written, the server decides.
+    """
+    found = re.fullmatch(r"refs/pull/(\d+)/\w+", environ.get("GITHUB_REF", ""))
+    number = found[1] if found else environ.get("CI_MERGE_REQUEST_IID", "")
+    return f"pr/{number}" if number.isascii() and number.isdigit() else MAIN
+
+
+def joined(settings: Sequence[RemoteSettings]) -> RemoteSettings:
+    """Give what a build of several stacks is told: all their caches, in the zone of the first that has any."""
+    having = [each for each in settings if each.caches]
+    if not having:
+        return RemoteSettings()
+    caches = dict.fromkeys(access for each in having for access in each.caches)
+    return RemoteSettings(
+        caches=tuple(caches),
+        zone=having[0].zone,
+        trusted=having[0].trusted,
+        upload=having[0].upload,
+        required=having[0].required,
+        timeout=having[0].timeout,
+    )
+
+
+def _access(text: str, headers: tuple[tuple[str, str], ...], helper: str, place: Place | None) -> Access:
+    address = parse(text, place)
+    login = address.login if isinstance(address, HttpAddress) else None
+    if login is not None and place is not None:
+        raise SpecError.of(
+            "login-in-stack-file",
+            f"the URL of the remote cache `{address.shown}` has a login in it, which everybody can read here",
+            place,
+            hint=f"put it into your netrc, or the whole URL into `{CACHE}`",
+        )
+    if isinstance(address, FolderAddress):
+        return Access(url=address.shown)
+    return Access(url=address.url, login=login, headers=headers, helper=helper)
+
+
+def _headers(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    lines = [line.strip() for line in environ.get(HEADER, "").splitlines()]
+    return tuple(header for line in lines if line for header in header_of(line))
+
+
+def _zone(zone: str, place: Place | None) -> str:
+    try:
+        return checked_zone(zone)
+    except ValueError:
+        hint = "zones are named as `main`, `pr/17` or `dev/me`: letters, digits, `.`, `_`, `-`, and `/` between"
+        raise SpecError.of("bad-zone", f"`{zone}` is not the name of a zone", place, hint=hint) from None
+
+
+def _upload(wishes: RemoteWishes, environ: Mapping[str, str], caches: Sequence[Access]) -> Upload:
+    """Tell what becomes of results: nothing is written unless something says so, a credential at least."""
+    if wishes.upload is not None:
+        return wishes.upload
+    said = environ.get(UPLOAD, "")
+    if said:
+        try:
+            return Upload(said)
+        except ValueError:
+            known = ", ".join(f"`{each}`" for each in Upload)
+            raise SpecError.of("bad-upload", f"`{UPLOAD}` is `{said}`, not one of {known}") from None
+    if not any(access.has_credential for access in caches):
+        return Upload.OFF
+    return Upload.DETACH if wishes.attended and not environ.get("CI") else Upload.WAIT
