@@ -6,6 +6,7 @@ stands there is wrapped anew when it is made narrower. It is as high as need be.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
@@ -157,6 +158,16 @@ class Terminal:
             assert self.process.poll() is None or self._reader.is_alive(), self.drawn
             time.sleep(0.02)
         return found.end()
+
+    def settle(self) -> int:
+        """Give how much was written, by a process that is stopped and writes no more."""
+        before = -1
+        while before != len(self.drawn) or int.from_bytes(
+            fcntl.ioctl(self._ours, termios.FIONREAD, bytes(4)), "little"
+        ):
+            before = len(self.drawn)
+            time.sleep(0.1)
+        return before
 
     def type(self, keys: bytes) -> None:
         """Press keys."""

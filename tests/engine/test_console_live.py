@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,8 +121,7 @@ def test_a_stopped_process_goes_on_below_what_others_wrote() -> None:
         it.wait_for(TIMER)
         os.kill(it.process.pid, signal.SIGSTOP)
         os.waitpid(it.process.pid, os.WUNTRACED)
-        time.sleep(0.3)
-        written = len(it.drawn)
+        written = it.settle()
         os.kill(it.process.pid, signal.SIGCONT)
         it.wait_for(TIMER, written)
         # Not a row up: that would be where the shell's words are by now.

@@ -14,8 +14,11 @@ import pytest
 from strata_engine.build import BuildResult
 from strata_engine.errors import Diagnostic, SpecError
 from strata_engine.events import BuildFinished, Outcome
+from strata_engine.remote.settings import Upload
+from strata_engine.remote.tally import Told
 from strata_engine.run_record import ActionReport
 from strata_engine.staleness import Reason, ReasonCode
+from strata_rules.remotes import RemoteWishes
 from strata_rules.selection import NO_WISHES, Wish, Wishes
 
 COUNTS = {"up_to_date": 1, "cached": 0, "remote": 0, "executed": 1, "failed": 0, "skipped": 0}
@@ -38,6 +41,7 @@ RESULT = BuildResult(
     diagnostics=(),
     artifacts={},
     exit_code=0,
+    remote=Told(hits=1, read=20, saved=1.5, faults={"stalled": 2}),
 )
 
 
@@ -110,6 +114,8 @@ def test_build_options_reach_the_session(strata: Strata, capsys: pytest.CaptureF
         "build venvstacks.toml app-x py/lock -j4 -k --locked --offline --publish --tag-outputs --force */link"
         " --force a/b --include app-* --include py --local-wheels w1 --local-wheels w2"
         " --no-index --build-dir b --output-dir ~/o --clean --no-if-needed --lock-if-needed --console plain"
+        " --remote-cache file:///r --remote-cache https://c.example --remote-zone pr/3 --remote-upload off"
+        " --remote-cache-required --remote-timeout 2.5"
     )
     code, asked = strata(*line.split())
     assert code == 0
@@ -122,6 +128,7 @@ def test_build_options_reach_the_session(strata: Strata, capsys: pytest.CaptureF
         "offline": True,
         "platforms": (),
         "tag_outputs": True,
+        "remote": RemoteWishes(("file:///r", "https://c.example"), "pr/3", Upload.OFF, required=True, timeout=2.5),
     }
     labels, settings = asked.arguments
     assert (asked.method, labels) == ("build", ("app-x", "py/lock"))
@@ -145,6 +152,7 @@ def test_defaults(strata: Strata) -> None:
         "offline": False,
         "platforms": (),
         "tag_outputs": False,
+        "remote": RemoteWishes(),
     }
     assert asked.keywords == {"publish": False, "clean": False}
     assert asked.wishes == Wishes(lock=Wish.IF_NEEDED, build=Wish.YES, publish=True)
@@ -220,6 +228,16 @@ def test_build_json_is_frozen(strata: Strata, capsys: pytest.CaptureFixture[str]
         "exit_code": 0,
         "interrupted": False,
         "counts": COUNTS,
+        "remote": {
+            "hits": 1,
+            "read": 20,
+            "written": 0,
+            "sent": 0,
+            "waiting": 0,
+            "saved": 1.5,
+            "faults": {"stalled": 2},
+            "degraded": "",
+        },
         "actions": [
             {
                 "label": "app-x/link",

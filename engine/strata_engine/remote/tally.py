@@ -21,7 +21,7 @@ _COUNTED = {
 }
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What remotes did for a build."""
 
     hits: int = 0

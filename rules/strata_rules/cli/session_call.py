@@ -168,4 +168,4 @@ def _idle(result: BuildResult) -> BuildResult:
         for action in result.actions
     )
     counts = {outcome.value: 0 for outcome in Outcome} | {Outcome.UP_TO_DATE.value: len(actions)}
-    return msgspec.structs.replace(result, seconds=0.0, counts=counts, actions=actions)
+    return msgspec.structs.replace(result, seconds=0.0, counts=counts, actions=actions, remote=None)
