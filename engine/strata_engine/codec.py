@@ -88,6 +88,13 @@ class OutputDirectory(NamedTuple):
     is_topologically_sorted: bool = False
 
 
+class Attached(NamedTuple):
+    """A message of some other protocol that travels along in a result: REAPI's `google.protobuf.Any`."""
+
+    type_url: str
+    value: bytes
+
+
 class ActionResult(NamedTuple):
     """What an action came to. `worker` is non-default in every result, so that an empty blob is not a valid one."""
 
@@ -103,6 +110,21 @@ class ActionResult(NamedTuple):
     stderr_digest: Digest | None = None
     output_symlinks: tuple[SymlinkNode, ...] = ()
     """Outputs that are symlinks; a path stands where a name does."""
+    attached: tuple[Attached, ...] = ()
+    """`execution_metadata.auxiliary_metadata`, in the order found: servers give it back as it was, and add theirs."""
+
+
+class Signature(NamedTuple):
+    """Who vouches for a result, as it stands in `Attached.value`; see `remote.signing`.
+
+    A message of ours: `zone` 1, `at` 2, `public_key` 3, `signature` 4.
+    """
+
+    zone: str
+    at: int
+    """Seconds since 1970."""
+    public_key: bytes
+    signature: bytes
 
 
 def encode_digest(digest: Digest) -> bytes:
@@ -258,6 +280,7 @@ def encode_action_result(result: ActionResult) -> bytes:
     if result.stderr_digest is not None:
         out.append(_message(0x42, encode_digest(result.stderr_digest)))
     metadata = _text(0x0A, result.worker) + _timestamp(0x3A, result.started_ns) + _timestamp(0x42, result.completed_ns)
+    metadata += b"".join(_message(0x5A, _attached(other)) for other in result.attached)
     if metadata:
         out.append(_message(0x4A, metadata))
     out += [_pair(0x62, _checked_path(link.name), link.target) for link in sorted(result.output_symlinks)]
@@ -292,7 +315,7 @@ def decode_action_result(data: bytes) -> ActionResult:
                 links.append(SymlinkNode(_checked_path(name), target))
             case _:
                 pass
-    worker, started, completed = _decode_metadata(metadata)
+    worker, started, completed, attached = _decode_metadata(metadata)
     return ActionResult(
         tuple(files),
         tuple(folders),
@@ -305,7 +328,34 @@ def decode_action_result(data: bytes) -> ActionResult:
         stdout_digest,
         stderr_digest,
         tuple(links),
+        attached,
     )
+
+
+def encode_signature(signature: Signature) -> bytes:
+    """Encode a `Signature`."""
+    out = _text(0x0A, signature.zone) + (b"\x10" + _varint(signature.at) if signature.at else b"")
+    parts = ((0x1A, signature.public_key), (0x22, signature.signature))
+    return out + b"".join(_message(tag, value) for tag, value in parts if value)
+
+
+def decode_signature(data: bytes) -> Signature:
+    """Decode a `Signature`, whatever it is worth. Raises ValueError for any encoding but the canonical one."""
+    zone, at, key, signature = "", 0, b"", b""
+    for number, value in _fields(data):
+        if number == 1:
+            zone = _string(value)
+        elif number == 2:
+            at = _number(value)
+        elif number == 3:
+            key = _bytes(value)
+        elif number == 4:
+            signature = _bytes(value)
+    if at > _INT64_MAX:
+        raise ValueError("a time out of range")
+    decoded = Signature(zone, at, key, signature)
+    _canonical(data, encode_signature(decoded), "Signature")
+    return decoded
 
 
 def encode_tree(root: Directory, children: Iterable[Directory]) -> bytes:
@@ -368,6 +418,10 @@ def _pair(tag: int, name: str, value: str) -> bytes:
 
 def _entry(node: FileNode | DirectoryNode) -> bytes:
     return _text(0x0A, node.name) + _message(0x12, _digest(node.digest))
+
+
+def _attached(other: Attached) -> bytes:
+    return _text(0x0A, other.type_url) + (_message(0x12, other.value) if other.value else b"")
 
 
 def _digest(digest: Digest) -> bytes:
@@ -522,8 +576,9 @@ def _decode_output_directory(data: bytes) -> OutputDirectory:
     return OutputDirectory(_checked_path(path), root, tree, ordered)
 
 
-def _decode_metadata(data: bytes) -> tuple[str, int, int]:
+def _decode_metadata(data: bytes) -> tuple[str, int, int, tuple[Attached, ...]]:
     worker, started, completed = "", 0, 0
+    attached = []
     for number, value in _fields(data):
         if number == 1:
             worker = _string(value)
@@ -531,7 +586,19 @@ def _decode_metadata(data: bytes) -> tuple[str, int, int]:
             started = _decode_timestamp(_bytes(value))
         elif number == 8:
             completed = _decode_timestamp(_bytes(value))
-    return worker, started, completed
+        elif number == 11:
+            attached.append(_decode_attached(_bytes(value)))
+    return worker, started, completed, tuple(attached)
+
+
+def _decode_attached(data: bytes) -> Attached:
+    type_url, content = "", b""
+    for number, value in _fields(data):
+        if number == 1:
+            type_url = _string(value)
+        elif number == 2:
+            content = _bytes(value)
+    return Attached(type_url, content)
 
 
 def _decode_timestamp(data: bytes) -> int:
