@@ -38,10 +38,15 @@ http {{
 class Nginx:
     """A running nginx; its blobs are files that a test may look at, and spoil."""
 
-    def __init__(self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, clients: bool = False
+    ) -> None:
         self.folder = folder
         self.certificate = folder / "certificate.pem"
+        self.client = folder / "client.pem"
+        self.client_key = folder / "client-key.pem"
         self._tls = tls
+        self._clients = clients
         self._login = login
         self._largest = largest
         self.data = folder / "data"
@@ -51,7 +56,9 @@ class Nginx:
         for name in ("data", "tmp"):
             (self.folder / name).mkdir(parents=True)
         if self._tls:
-            _make_certificate(self.certificate, self.folder / "key.pem")
+            make_certificate(self.certificate, self.folder / "key.pem")
+        if self._clients:
+            make_certificate(self.client, self.client_key)
         if self._login:
             name, password = self._login.split(":")
             (self.folder / "users").write_text(f"{name}:{{PLAIN}}{password}\n")
@@ -69,6 +76,7 @@ class Nginx:
                 folder=self.folder,
                 port=self.port,
                 tls=f" ssl; ssl_certificate {self.certificate}; ssl_certificate_key {self.folder}/key.pem"
+                + (f"; ssl_client_certificate {self.client}; ssl_verify_client on" if self._clients else "")
                 if self._tls
                 else "",
                 user="user root;" if os.geteuid() == 0 else "",
@@ -110,17 +118,24 @@ class Nginx:
 
 
 @contextmanager
-def nginx(folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> Iterator[Nginx]:
-    """Run nginx; where there is none and one may not install it, the test is skipped."""
+def nginx(
+    folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, clients: bool = False
+) -> Iterator[Nginx]:
+    """Run nginx, with a login for writing, or for those with a certificate (`clients`) alone."""
+    needs_nginx()
+    with Nginx(folder, login=login, largest=largest, tls=tls, clients=clients) as server:
+        yield server
+
+
+def needs_nginx() -> None:
+    """Skip the test where there is no nginx and one may not install it."""
     if NGINX is None:
         if os.geteuid() == 0 and shutil.which("apt-get"):
             pytest.fail("nginx is missing: `apt-get install nginx`, as .ci/run does")
         pytest.skip("nginx is missing, and only root could install it")
-    with Nginx(folder, login=login, largest=largest, tls=tls) as server:
-        yield server
 
 
-def _make_certificate(certificate: Path, key: Path) -> None:
+def make_certificate(certificate: Path, key: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl, which makes certificates, is missing")
     arguments = [

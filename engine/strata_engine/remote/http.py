@@ -29,7 +29,8 @@ from strata_engine.remote.backend import (
     Trouble,
     within_batch,
 )
-from strata_engine.remote.wire import LIMITS, Limits, Reply, Wire
+from strata_engine.remote.tls import Tls
+from strata_engine.remote.wire import LIMITS, NO_TLS, Limits, Reply, Wire
 from strata_engine.tree import BlobWriter
 
 ATTEMPTS = 3
@@ -71,6 +72,7 @@ class HttpCache:
         url: str,
         *,
         headers: HeaderSource = no_headers,
+        tls: Tls = NO_TLS,
         limits: Limits = LIMITS,
         attempts: int = ATTEMPTS,
         pause: float = PAUSE,
@@ -79,7 +81,7 @@ class HttpCache:
         self._headers = headers
         self._attempts = attempts
         self._pause = pause
-        self._wire = Wire(self._url, limits=limits)
+        self._wire = Wire(self._url, limits=limits, tls=tls)
         self._head_works = True
 
     @property
