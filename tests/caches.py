@@ -17,6 +17,9 @@ from typing import Self
 
 import pytest
 
+from strata_engine.codec import decode_action_result
+from strata_engine.digest import Digest
+
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 _CONFIG = """
@@ -290,9 +293,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._raw(b"" if manner == "hang up" else b"\x00\xff\r\n\r\n")
         elif manner == "elsewhere":
             self._send(307, b"", {"Location": f"http://localhost:{self.cache_.port}/stolen"})
+        elif manner == "strict" and not self._proves(data):
+            self._send(400)
         elif len(data) == length:
             self.cache_.blobs[self.path] = data
             self._send(201)
+
+    def _proves(self, data: bytes) -> bool:
+        """Tell whether a blob is what its name says, or whether what a result names is there."""
+        if "/cas/" in self.path:
+            return self.path.endswith(Digest.of(data).hash)
+        return all(f"/cas/{file.digest.hash}" in self.cache_.blobs for file in decode_action_result(data).output_files)
 
     def _give(self, data: bytes) -> None:
         unit, _, start = self.headers.get("Range", "").partition("=")

@@ -13,6 +13,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import BinaryIO, Protocol, TypeVar
 
 from strata_engine.digest import CHUNK, EMPTY, Digest
@@ -95,8 +96,8 @@ class HttpCache:
 
     def capabilities(self, check: Check) -> Capabilities:
         """Look for the empty blob, of which all that matters is that we may."""
-        self._ask("HEAD", _blob(EMPTY), lambda reply: reply.status, check, allowed=(405, 501))
-        return Capabilities()
+        said = self._ask("HEAD", _blob(EMPTY), lambda reply: reply.headers.get("date", ""), check, allowed=(405, 501))
+        return Capabilities(server_time=_time(said))
 
     def get_result(self, address: Digest, check: Check) -> bytes | None:
         """Give what lies under `/ac/`; nothing proves it but that it is whole."""
@@ -354,6 +355,14 @@ class _Arrival:
         if self._blob is None:
             self._blob = self._stack.enter_context(self._sink())
         return self._blob
+
+
+def _time(date: str) -> float | None:
+    """Read a `Date`; None where it is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _blob(digest: Digest) -> str:

@@ -13,6 +13,7 @@ from strata_engine import collect, known
 from strata_engine.errors import Diagnostic, HostError, SpecError, host_error
 from strata_engine.store import LocalStore, open_store, store_folder
 from strata_engine.words import size
+from strata_rules.cli.doctor import doctor
 from strata_rules.cli.help import EPILOG, HelpContext
 from strata_rules.cli.options import AGES, SIZES, Settings, StrataCommand, json_option, quantity_callback
 from strata_rules.cli.output import emit, emit_document, say, say_diagnostic
@@ -34,9 +35,9 @@ class _InOrder(click.Group):
 
 @click.group("cache", cls=_InOrder, epilog=EPILOG)
 def command() -> None:
-    """Look at the store that all stacks of this user share, or make it smaller.
+    """Look at the store that all stacks of this user share, or make it smaller; try out remote caches.
 
-    Nothing in it is needed: what is missing is fetched or made again. STRATA_CACHE_DIR says where it is.
+    Nothing in a store is needed: what is missing is fetched or made again. STRATA_CACHE_DIR says where the store is.
     """
 
 
@@ -163,6 +164,9 @@ def keygen(settings: Settings, file: str) -> None:
         raise host_error(error, file) from error
     emit(key.public.text)
     say(f"the private key is in {file}: nobody else may read it", quiet=settings.quiet)
+
+
+command.add_command(doctor)
 
 
 @contextlib.contextmanager
