@@ -67,7 +67,7 @@ class Nginx:
             (self.folder / "users").write_text(f"{name}:{{PLAIN}}{password}\n")
         # A port that is free now may be taken by another test in a moment.
         for _ in range(5):
-            self.port = _free_port()
+            self.port = free_port()
             if self._started():
                 return self
         raise AssertionError((self.folder / "error.log").read_text())
@@ -91,14 +91,7 @@ class Nginx:
         assert NGINX is not None
         command = [NGINX, "-p", str(self.folder), "-c", str(config), "-e", str(self.folder / "error.log")]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return True
-        return False
+        return started(self._process, self.port)
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
@@ -130,6 +123,18 @@ def nginx(
         yield server
 
 
+def started(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a server listens; False where it ends instead."""
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
+
+
 def needs_nginx() -> None:
     """Skip the test where there is no nginx and one may not install it."""
     if NGINX is None:
@@ -157,7 +162,7 @@ def make_certificate(certificate: Path, key: Path) -> None:
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
