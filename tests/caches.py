@@ -17,6 +17,9 @@ from typing import Self
 
 import pytest
 
+from strata_engine.codec import decode_action_result
+from strata_engine.digest import Digest
+
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 _CONFIG = """
@@ -38,10 +41,15 @@ http {{
 class Nginx:
     """A running nginx; its blobs are files that a test may look at, and spoil."""
 
-    def __init__(self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, clients: bool = False
+    ) -> None:
         self.folder = folder
         self.certificate = folder / "certificate.pem"
+        self.client = folder / "client.pem"
+        self.client_key = folder / "client-key.pem"
         self._tls = tls
+        self._clients = clients
         self._login = login
         self._largest = largest
         self.data = folder / "data"
@@ -51,13 +59,15 @@ class Nginx:
         for name in ("data", "tmp"):
             (self.folder / name).mkdir(parents=True)
         if self._tls:
-            _make_certificate(self.certificate, self.folder / "key.pem")
+            make_certificate(self.certificate, self.folder / "key.pem")
+        if self._clients:
+            make_certificate(self.client, self.client_key)
         if self._login:
             name, password = self._login.split(":")
             (self.folder / "users").write_text(f"{name}:{{PLAIN}}{password}\n")
         # A port that is free now may be taken by another test in a moment.
         for _ in range(5):
-            self.port = _free_port()
+            self.port = free_port()
             if self._started():
                 return self
         raise AssertionError((self.folder / "error.log").read_text())
@@ -69,6 +79,7 @@ class Nginx:
                 folder=self.folder,
                 port=self.port,
                 tls=f" ssl; ssl_certificate {self.certificate}; ssl_certificate_key {self.folder}/key.pem"
+                + (f"; ssl_client_certificate {self.client}; ssl_verify_client on" if self._clients else "")
                 if self._tls
                 else "",
                 user="user root;" if os.geteuid() == 0 else "",
@@ -80,14 +91,7 @@ class Nginx:
         assert NGINX is not None
         command = [NGINX, "-p", str(self.folder), "-c", str(config), "-e", str(self.folder / "error.log")]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return True
-        return False
+        return started(self._process, self.port)
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
@@ -110,17 +114,36 @@ class Nginx:
 
 
 @contextmanager
-def nginx(folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> Iterator[Nginx]:
-    """Run nginx; where there is none and one may not install it, the test is skipped."""
+def nginx(
+    folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, clients: bool = False
+) -> Iterator[Nginx]:
+    """Run nginx, with a login for writing, or for those with a certificate (`clients`) alone."""
+    needs_nginx()
+    with Nginx(folder, login=login, largest=largest, tls=tls, clients=clients) as server:
+        yield server
+
+
+def started(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a server listens; False where it ends instead."""
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
+
+
+def needs_nginx() -> None:
+    """Skip the test where there is no nginx and one may not install it."""
     if NGINX is None:
         if os.geteuid() == 0 and shutil.which("apt-get"):
             pytest.fail("nginx is missing: `apt-get install nginx`, as .ci/run does")
         pytest.skip("nginx is missing, and only root could install it")
-    with Nginx(folder, login=login, largest=largest, tls=tls) as server:
-        yield server
 
 
-def _make_certificate(certificate: Path, key: Path) -> None:
+def make_certificate(certificate: Path, key: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl, which makes certificates, is missing")
     arguments = [
@@ -139,7 +162,7 @@ def _make_certificate(certificate: Path, key: Path) -> None:
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -275,9 +298,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._raw(b"" if manner == "hang up" else b"\x00\xff\r\n\r\n")
         elif manner == "elsewhere":
             self._send(307, b"", {"Location": f"http://localhost:{self.cache_.port}/stolen"})
+        elif manner == "strict" and not self._proves(data):
+            self._send(400)
         elif len(data) == length:
             self.cache_.blobs[self.path] = data
             self._send(201)
+
+    def _proves(self, data: bytes) -> bool:
+        """Tell whether a blob is what its name says, or whether what a result names is there."""
+        if "/cas/" in self.path:
+            return self.path.endswith(Digest.of(data).hash)
+        return all(f"/cas/{file.digest.hash}" in self.cache_.blobs for file in decode_action_result(data).output_files)
 
     def _give(self, data: bytes) -> None:
         unit, _, start = self.headers.get("Range", "").partition("=")

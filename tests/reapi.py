@@ -24,7 +24,9 @@ MESSAGES = {
     "Tree": "root=1:Directory children=2:Directory*",
     "Timestamp": "seconds=1:int64 nanos=2:int32",
     "Metadata": "worker=1:string queued_timestamp=2:Timestamp execution_start_timestamp=7:Timestamp "
-    "execution_completed_timestamp=8:Timestamp",
+    "execution_completed_timestamp=8:Timestamp auxiliary_metadata=11:Any*",
+    "Any": "type_url=1:string value=2:bytes",
+    "Signature": "zone=1:string at=2:int64 public_key=3:bytes signature=4:bytes",
     "OutputFile": "path=1:string digest=2:Digest is_executable=4:bool contents=5:bytes",
     "OutputDirectory": "path=1:string tree_digest=3:Digest is_topologically_sorted=4:bool "
     "root_directory_digest=5:Digest",
@@ -125,8 +127,12 @@ def proto_result(result: ActionResult) -> Any:
             official("OutputSymlink", path=path, target=target) for path, target in sorted(result.output_symlinks)
         ],
         execution_metadata=official(
-            "Metadata", worker=result.worker, execution_start_timestamp=start, execution_completed_timestamp=end
+            "Metadata",
+            worker=result.worker,
+            execution_start_timestamp=start,
+            execution_completed_timestamp=end,
+            auxiliary_metadata=[official("Any", type_url=url, value=value) for url, value in result.attached],
         )
-        if result.worker or start or end
+        if result.worker or start or end or result.attached
         else None,
     )

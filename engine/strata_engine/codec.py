@@ -11,10 +11,27 @@ of another make, so unknown fields in it are skipped.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from strata_engine.digest import Digest, is_sha256
+from strata_engine.wireformat import (
+    INT64_MAX,
+    UINT64,
+    as_bytes,
+    as_number,
+    as_signed,
+    as_string,
+    decode_pair,
+    decode_timestamp,
+    fields,
+    message,
+    pair,
+    read_varint,
+    text,
+    timestamp,
+    varint,
+)
 
 OUTPUT = "out"
 """The path of an action's one output."""
@@ -88,6 +105,13 @@ class OutputDirectory(NamedTuple):
     is_topologically_sorted: bool = False
 
 
+class Attached(NamedTuple):
+    """A message of some other protocol that travels along in a result: REAPI's `google.protobuf.Any`."""
+
+    type_url: str
+    value: bytes
+
+
 class ActionResult(NamedTuple):
     """What an action came to. `worker` is non-default in every result, so that an empty blob is not a valid one."""
 
@@ -103,11 +127,26 @@ class ActionResult(NamedTuple):
     stderr_digest: Digest | None = None
     output_symlinks: tuple[SymlinkNode, ...] = ()
     """Outputs that are symlinks; a path stands where a name does."""
+    attached: tuple[Attached, ...] = ()
+    """`execution_metadata.auxiliary_metadata`, in the order found: servers give it back as it was, and add theirs."""
+
+
+class Signature(NamedTuple):
+    """Who vouches for a result, as it stands in `Attached.value`; see `remote.signing`.
+
+    A message of ours: `zone` 1, `at` 2, `public_key` 3, `signature` 4.
+    """
+
+    zone: str
+    at: int
+    """Seconds since 1970."""
+    public_key: bytes
+    signature: bytes
 
 
 def encode_digest(digest: Digest) -> bytes:
     """Encode a `Digest`."""
-    if not is_sha256(digest.hash) or not 0 <= digest.size <= _INT64_MAX:
+    if not is_sha256(digest.hash) or not 0 <= digest.size <= INT64_MAX:
         raise ValueError(f"not a digest: {digest}")
     return _digest(digest)
 
@@ -115,12 +154,12 @@ def encode_digest(digest: Digest) -> bytes:
 def decode_digest(data: bytes) -> Digest:
     """Decode a `Digest`. Raises ValueError for anything that does not name content."""
     hash_, size = "", 0
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            hash_ = _string(value)
+            hash_ = as_string(value)
         elif number == 2:
-            size = _number(value)
-    if not is_sha256(hash_) or size > _INT64_MAX:
+            size = as_number(value)
+    if not is_sha256(hash_) or size > INT64_MAX:
         raise ValueError("not a digest")
     return Digest(hash_, size)
 
@@ -130,11 +169,11 @@ def encode_directory(directory: Directory) -> bytes:
     _check_names(directory)
     # Python compares strings by code point, which is the byte order of UTF-8.
     out = [
-        _message(0x0A, _entry(file) + b"\x20\x01" if file.is_executable else _entry(file))
+        message(0x0A, _entry(file) + b"\x20\x01" if file.is_executable else _entry(file))
         for file in sorted(directory.files)
     ]
-    out += [_message(0x12, _entry(folder)) for folder in sorted(directory.directories)]
-    out += [_pair(0x1A, *link) for link in sorted(directory.symlinks)]
+    out += [message(0x12, _entry(folder)) for folder in sorted(directory.directories)]
+    out += [pair(0x1A, *link) for link in sorted(directory.symlinks)]
     return b"".join(out)
 
 
@@ -177,22 +216,22 @@ def decode_directory(data: bytes) -> Directory:
 
 def encode_command(command: Command) -> bytes:
     """Encode a `Command`: arguments in order, environment and outputs sorted."""
-    out = [_text(0x0A, argument, keep=True) for argument in command.arguments]
-    out += [_pair(0x12, *variable) for variable in _sorted_names(command.environment_variables)]
-    out += [_text(0x3A, path, keep=True) for path in sorted(set(command.output_paths))]
+    out = [text(0x0A, argument, keep=True) for argument in command.arguments]
+    out += [pair(0x12, *variable) for variable in _sorted_names(command.environment_variables)]
+    out += [text(0x3A, path, keep=True) for path in sorted(set(command.output_paths))]
     return b"".join(out)
 
 
 def decode_command(data: bytes) -> Command:
     """Decode a `Command` that this program wrote. Raises ValueError for any encoding but the canonical one."""
     arguments, variables, paths = [], [], []
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            arguments.append(_string(value))
+            arguments.append(as_string(value))
         elif number == 2:
-            variables.append(_decode_pair(_bytes(value)))
+            variables.append(decode_pair(as_bytes(value)))
         elif number == 7:
-            paths.append(_string(value))
+            paths.append(as_string(value))
     command = Command(tuple(arguments), tuple(variables), tuple(paths))
     _canonical(data, encode_command(command), "Command")
     return command
@@ -200,13 +239,13 @@ def decode_command(data: bytes) -> Command:
 
 def encode_action(action: Action) -> bytes:
     """Encode an `Action`: its digest is the action key."""
-    platform = b"".join(_pair(0x0A, *item) for item in _sorted_names(action.platform))
+    platform = b"".join(pair(0x0A, *item) for item in _sorted_names(action.platform))
     return b"".join(
         (
-            _message(0x0A, encode_digest(action.command_digest)),
-            _message(0x12, encode_digest(action.input_root_digest)),
-            _message(0x4A, action.salt) if action.salt else b"",
-            _message(0x52, platform) if platform else b"",
+            message(0x0A, encode_digest(action.command_digest)),
+            message(0x12, encode_digest(action.input_root_digest)),
+            message(0x4A, action.salt) if action.salt else b"",
+            message(0x52, platform) if platform else b"",
         )
     )
 
@@ -215,8 +254,8 @@ def decode_action(data: bytes) -> Action:
     """Decode an `Action` that this program wrote. Raises ValueError for any encoding but the canonical one."""
     command = root = None
     salt, platform = b"", []
-    for number, value in _fields(data):
-        body = _bytes(value)
+    for number, value in fields(data):
+        body = as_bytes(value)
         if number == 1:
             command = decode_digest(body)
         elif number == 2:
@@ -224,7 +263,7 @@ def decode_action(data: bytes) -> Action:
         elif number == 9:
             salt = body
         elif number == 10:
-            platform = [_decode_pair(_bytes(item)) for field, item in _fields(body) if field == 1]
+            platform = [decode_pair(as_bytes(item)) for field, item in fields(body) if field == 1]
     if command is None or root is None:
         raise ValueError("an Action without a command or an input root")
     action = Action(command, root, salt, tuple(platform))
@@ -236,31 +275,32 @@ def encode_action_result(result: ActionResult) -> bytes:
     """Encode an `ActionResult`, outputs sorted by path."""
     out = []
     for file in sorted(result.output_files):
-        body = _text(0x0A, _checked_path(file.path)) + _message(0x12, encode_digest(file.digest))
+        body = text(0x0A, _checked_path(file.path)) + message(0x12, encode_digest(file.digest))
         body += b"\x20\x01" if file.is_executable else b""
-        out.append(_message(0x12, body + (_message(0x2A, file.contents) if file.contents else b"")))
+        out.append(message(0x12, body + (message(0x2A, file.contents) if file.contents else b"")))
     for folder in sorted(result.output_directories, key=lambda item: item.path):
-        body = _text(0x0A, _checked_path(folder.path))
+        body = text(0x0A, _checked_path(folder.path))
         if folder.tree_digest is not None:
-            body += _message(0x1A, encode_digest(folder.tree_digest))
+            body += message(0x1A, encode_digest(folder.tree_digest))
         body += b"\x20\x01" if folder.is_topologically_sorted else b""
         if folder.root_directory_digest is not None:
-            body += _message(0x2A, encode_digest(folder.root_directory_digest))
-        out.append(_message(0x1A, body))
+            body += message(0x2A, encode_digest(folder.root_directory_digest))
+        out.append(message(0x1A, body))
     if result.exit_code:
-        out.append(b"\x20" + _varint(result.exit_code & _UINT64))
+        out.append(b"\x20" + varint(result.exit_code & UINT64))
     if result.stdout_raw:
-        out.append(_message(0x2A, result.stdout_raw))
+        out.append(message(0x2A, result.stdout_raw))
     if result.stdout_digest is not None:
-        out.append(_message(0x32, encode_digest(result.stdout_digest)))
+        out.append(message(0x32, encode_digest(result.stdout_digest)))
     if result.stderr_raw:
-        out.append(_message(0x3A, result.stderr_raw))
+        out.append(message(0x3A, result.stderr_raw))
     if result.stderr_digest is not None:
-        out.append(_message(0x42, encode_digest(result.stderr_digest)))
-    metadata = _text(0x0A, result.worker) + _timestamp(0x3A, result.started_ns) + _timestamp(0x42, result.completed_ns)
+        out.append(message(0x42, encode_digest(result.stderr_digest)))
+    metadata = text(0x0A, result.worker) + timestamp(0x3A, result.started_ns) + timestamp(0x42, result.completed_ns)
+    metadata += b"".join(message(0x5A, _attached(other)) for other in result.attached)
     if metadata:
-        out.append(_message(0x4A, metadata))
-    out += [_pair(0x62, _checked_path(link.name), link.target) for link in sorted(result.output_symlinks)]
+        out.append(message(0x4A, metadata))
+    out += [pair(0x62, _checked_path(link.name), link.target) for link in sorted(result.output_symlinks)]
     return b"".join(out)
 
 
@@ -269,30 +309,30 @@ def decode_action_result(data: bytes) -> ActionResult:
     files, folders, links = [], [], []
     exit_code, stdout, stderr, metadata = 0, b"", b"", b""
     stdout_digest = stderr_digest = None
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number:
             case 2:
-                files.append(_decode_output_file(_bytes(value)))
+                files.append(_decode_output_file(as_bytes(value)))
             case 3:
-                folders.append(_decode_output_directory(_bytes(value)))
+                folders.append(_decode_output_directory(as_bytes(value)))
             case 4:
-                exit_code = _signed(value, 32)
+                exit_code = as_signed(value, 32)
             case 5:
-                stdout = _bytes(value)
+                stdout = as_bytes(value)
             case 6:
-                stdout_digest = decode_digest(_bytes(value))
+                stdout_digest = decode_digest(as_bytes(value))
             case 7:
-                stderr = _bytes(value)
+                stderr = as_bytes(value)
             case 8:
-                stderr_digest = decode_digest(_bytes(value))
+                stderr_digest = decode_digest(as_bytes(value))
             case 9:
-                metadata = _bytes(value)
+                metadata = as_bytes(value)
             case 10 | 11 | 12:  # the first two are what it was called before
-                name, target = _decode_pair(_bytes(value))
+                name, target = decode_pair(as_bytes(value))
                 links.append(SymlinkNode(_checked_path(name), target))
             case _:
                 pass
-    worker, started, completed = _decode_metadata(metadata)
+    worker, started, completed, attached = _decode_metadata(metadata)
     return ActionResult(
         tuple(files),
         tuple(folders),
@@ -305,13 +345,40 @@ def decode_action_result(data: bytes) -> ActionResult:
         stdout_digest,
         stderr_digest,
         tuple(links),
+        attached,
     )
+
+
+def encode_signature(signature: Signature) -> bytes:
+    """Encode a `Signature`."""
+    out = text(0x0A, signature.zone) + (b"\x10" + varint(signature.at) if signature.at else b"")
+    parts = ((0x1A, signature.public_key), (0x22, signature.signature))
+    return out + b"".join(message(tag, value) for tag, value in parts if value)
+
+
+def decode_signature(data: bytes) -> Signature:
+    """Decode a `Signature`, whatever it is worth. Raises ValueError for any encoding but the canonical one."""
+    zone, at, key, signature = "", 0, b"", b""
+    for number, value in fields(data):
+        if number == 1:
+            zone = as_string(value)
+        elif number == 2:
+            at = as_number(value)
+        elif number == 3:
+            key = as_bytes(value)
+        elif number == 4:
+            signature = as_bytes(value)
+    if at > INT64_MAX:
+        raise ValueError("a time out of range")
+    decoded = Signature(zone, at, key, signature)
+    _canonical(data, encode_signature(decoded), "Signature")
+    return decoded
 
 
 def encode_tree(root: Directory, children: Iterable[Directory]) -> bytes:
     """Encode a REAPI `Tree`: the root and every folder below it, in the order given."""
-    parts = [_message(0x0A, encode_directory(root))]
-    parts += [_message(0x12, encode_directory(child)) for child in children]
+    parts = [message(0x0A, encode_directory(root))]
+    parts += [message(0x12, encode_directory(child)) for child in children]
     return b"".join(parts)
 
 
@@ -322,126 +389,27 @@ def decode_tree(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     is malformed or does not have exactly one root; what the encodings hold is for `decode_directory` to say.
     """
     roots, children = [], []
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            roots.append(_bytes(value))
+            roots.append(as_bytes(value))
         elif number == 2:
-            children.append(_bytes(value))
+            children.append(as_bytes(value))
     if len(roots) != 1:
         raise ValueError(f"a Tree with {len(roots)} roots")
     return roots[0], tuple(children)
 
 
-# The wire format: a field is a varint `number << 3 | type`, then a varint (type 0), 8 bytes (1), a length and that many
-# bytes (2), or 4 bytes (5). Encoders are given the whole first byte, as all our field numbers are below 16.
-
-_Value: TypeAlias = "int | bytes"
-_UINT64 = (1 << 64) - 1
-_INT64_MAX = (1 << 63) - 1
-_NANOS = 1_000_000_000
-
-
-def _varint(number: int) -> bytes:
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _message(tag: int, body: bytes) -> bytes:
-    size = len(body)
-    return bytes((tag, size)) + body if size < 0x80 else bytes((tag,)) + _varint(size) + body
-
-
-def _text(tag: int, text: str, *, keep: bool = False) -> bytes:
-    # A member of a repeated field is written even where it is empty.
-    return _message(tag, text.encode()) if text or keep else b""
-
-
-def _pair(tag: int, name: str, value: str) -> bytes:
-    return _message(tag, _text(0x0A, name) + _text(0x12, value))
-
-
 def _entry(node: FileNode | DirectoryNode) -> bytes:
-    return _text(0x0A, node.name) + _message(0x12, _digest(node.digest))
+    return text(0x0A, node.name) + message(0x12, _digest(node.digest))
+
+
+def _attached(other: Attached) -> bytes:
+    return text(0x0A, other.type_url) + (message(0x12, other.value) if other.value else b"")
 
 
 def _digest(digest: Digest) -> bytes:
     head = b"\x0a\x40" + digest.hash.encode()
-    return head + b"\x10" + _varint(digest.size) if digest.size else head
-
-
-def _timestamp(tag: int, nanoseconds: int) -> bytes:
-    if not nanoseconds:
-        return b""
-    seconds, nanos = divmod(nanoseconds, _NANOS)
-    body = (b"\x08" + _varint(seconds & _UINT64) if seconds else b"") + (b"\x10" + _varint(nanos) if nanos else b"")
-    return _message(tag, body)
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    for index in range(at, min(at + 10, len(data))):
-        byte = data[index]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if (byte == 0 and shift) or number > _UINT64:
-                raise ValueError("an overlong varint")
-            return number, index + 1
-        shift += 7
-    raise ValueError("a truncated or overlong varint")
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
-    """Walk the fields of a message; what is of fixed width is given as bytes, which no reader here asks for."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _read_varint(data, at)
-        number, kind = tag >> 3, tag & 7
-        if not 0 < number < 1 << 29:
-            raise ValueError("a field number out of range")
-        if kind == 0:
-            value, at = _read_varint(data, at)
-            yield number, value
-            continue
-        if kind == 2:
-            size, at = _read_varint(data, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if size > end - at:
-            raise ValueError("a truncated field")
-        yield number, data[at : at + size]
-        at += size
-
-
-def _number(value: _Value) -> int:
-    if not isinstance(value, int):
-        raise ValueError("bytes where a number belongs")  # noqa: TRY004 - decoders raise ValueError only
-    return value
-
-
-def _bytes(value: _Value) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError("a number where bytes belong")  # noqa: TRY004 - decoders raise ValueError only
-    return value
-
-
-def _string(value: _Value) -> str:
-    return _bytes(value).decode()
-
-
-def _signed(value: _Value, bits: int) -> int:
-    number = _number(value)
-    number = number - (1 << 64) if number > _INT64_MAX else number
-    if not -(1 << bits - 1) <= number < 1 << bits - 1:
-        raise ValueError(f"a number beyond int{bits}")
-    return number
+    return head + b"\x10" + varint(digest.size) if digest.size else head
 
 
 def _decode_node(data: bytes, at: int, size: int) -> FileNode:
@@ -451,7 +419,7 @@ def _decode_node(data: bytes, at: int, size: int) -> FileNode:
     body, at = _exactly(data, at, 0x12)
     number = 0
     if len(body) > 66:
-        number, stop = _read_varint(body, 67)
+        number, stop = read_varint(body, 67)
         if body[66] != 0x10 or not number or stop != len(body):
             raise ValueError("not a canonical Digest")
     executable = data[at:end] == b"\x20\x01"
@@ -477,30 +445,20 @@ def _exactly(data: bytes, at: int, tag: int) -> tuple[bytes, int]:
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    return (data[at], at + 1) if data[at] < 0x80 else _read_varint(data, at)
-
-
-def _decode_pair(data: bytes) -> tuple[str, str]:
-    first = second = ""
-    for number, value in _fields(data):
-        if number == 1:
-            first = _string(value)
-        elif number == 2:
-            second = _string(value)
-    return first, second
+    return (data[at], at + 1) if data[at] < 0x80 else read_varint(data, at)
 
 
 def _decode_output_file(data: bytes) -> OutputFile:
     path, digest, executable, contents = "", None, False, b""
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            path = _string(value)
+            path = as_string(value)
         elif number == 2:
-            digest = decode_digest(_bytes(value))
+            digest = decode_digest(as_bytes(value))
         elif number == 4:
-            executable = bool(_number(value))
+            executable = bool(as_number(value))
         elif number == 5:
-            contents = _bytes(value)
+            contents = as_bytes(value)
     if digest is None:
         raise ValueError("an output without a digest")
     return OutputFile(_checked_path(path), digest, executable, contents)
@@ -508,42 +466,43 @@ def _decode_output_file(data: bytes) -> OutputFile:
 
 def _decode_output_directory(data: bytes) -> OutputDirectory:
     path, tree, root, ordered = "", None, None, False
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            path = _string(value)
+            path = as_string(value)
         elif number == 3:
-            tree = decode_digest(_bytes(value))
+            tree = decode_digest(as_bytes(value))
         elif number == 4:
-            ordered = bool(_number(value))
+            ordered = bool(as_number(value))
         elif number == 5:
-            root = decode_digest(_bytes(value))
+            root = decode_digest(as_bytes(value))
     if root is None and tree is None:
         raise ValueError("an output directory without a digest")
     return OutputDirectory(_checked_path(path), root, tree, ordered)
 
 
-def _decode_metadata(data: bytes) -> tuple[str, int, int]:
+def _decode_metadata(data: bytes) -> tuple[str, int, int, tuple[Attached, ...]]:
     worker, started, completed = "", 0, 0
-    for number, value in _fields(data):
+    attached = []
+    for number, value in fields(data):
         if number == 1:
-            worker = _string(value)
+            worker = as_string(value)
         elif number == 7:
-            started = _decode_timestamp(_bytes(value))
+            started = decode_timestamp(as_bytes(value))
         elif number == 8:
-            completed = _decode_timestamp(_bytes(value))
-    return worker, started, completed
+            completed = decode_timestamp(as_bytes(value))
+        elif number == 11:
+            attached.append(_decode_attached(as_bytes(value)))
+    return worker, started, completed, tuple(attached)
 
 
-def _decode_timestamp(data: bytes) -> int:
-    seconds = nanos = 0
-    for number, value in _fields(data):
+def _decode_attached(data: bytes) -> Attached:
+    type_url, content = "", b""
+    for number, value in fields(data):
         if number == 1:
-            seconds = _signed(value, 64)
+            type_url = as_string(value)
         elif number == 2:
-            nanos = _signed(value, 32)
-    if not 0 <= nanos < _NANOS:
-        raise ValueError("a timestamp out of range")
-    return seconds * _NANOS + nanos
+            content = as_bytes(value)
+    return Attached(type_url, content)
 
 
 def is_name(name: str) -> bool:
@@ -559,7 +518,7 @@ def _check_names(directory: Directory) -> None:
         if not is_name(name):
             raise ValueError(f"not a file name: {name!r}")
     for digest in [entry[1] for entry in directory.files] + [entry[1] for entry in directory.directories]:
-        if not is_sha256(digest.hash) or not 0 <= digest.size <= _INT64_MAX:
+        if not is_sha256(digest.hash) or not 0 <= digest.size <= INT64_MAX:
             raise ValueError(f"not a digest: {digest}")
     for link in directory.symlinks:
         if not link.target or "\0" in link.target:

@@ -12,24 +12,28 @@ from reapi import official, proto_digest, proto_directory, proto_pairs, proto_re
 from strata_engine.codec import (
     Action,
     ActionResult,
+    Attached,
     Command,
     Directory,
     DirectoryNode,
     FileNode,
     OutputDirectory,
     OutputFile,
+    Signature,
     SymlinkNode,
     decode_action,
     decode_action_result,
     decode_command,
     decode_digest,
     decode_directory,
+    decode_signature,
     decode_tree,
     encode_action,
     encode_action_result,
     encode_command,
     encode_digest,
     encode_directory,
+    encode_signature,
     encode_tree,
 )
 from strata_engine.digest import EMPTY, Digest
@@ -87,6 +91,10 @@ RESULTS = st.builds(
     st.dictionaries(NAMES, TEXTS, max_size=2).map(
         lambda links: tuple(SymlinkNode(path, links[path]) for path in sorted(links))
     ),
+    st.lists(st.builds(Attached, st.text(max_size=4), st.binary(max_size=3)), max_size=2).map(tuple),
+)
+SIGNATURES = st.builds(
+    Signature, st.text(max_size=4), st.integers(0, 2**63 - 1), st.binary(max_size=3), st.binary(max_size=3)
 )
 
 
@@ -142,6 +150,13 @@ def test_a_result_is_encoded_as_the_official_runtime_does_and_comes_back(result:
     data = encode_action_result(result)
     same(data, proto_result(result))
     assert decode_action_result(data) == result
+
+
+@given(SIGNATURES)
+def test_a_signature_is_a_message_that_any_protobuf_runtime_reads(signature: Signature) -> None:
+    data = encode_signature(signature)
+    same(data, official("Signature", **signature._asdict()))
+    assert decode_signature(data) == signature
 
 
 @given(DIGESTS)
@@ -277,12 +292,13 @@ def test_an_output_path_that_leaves_its_place_is_refused(path: str) -> None:
 
 
 DECODERS: list[Callable[[bytes], object]] = [
-    decode_digest, decode_directory, decode_command, decode_action, decode_action_result, decode_tree
+    decode_digest, decode_directory, decode_command, decode_action, decode_action_result, decode_tree, decode_signature
 ]  # fmt: skip
 ENCODERS: dict[Callable[[bytes], Any], Callable[[Any], bytes]] = {
     decode_directory: encode_directory,
     decode_command: encode_command,
     decode_action: encode_action,
+    decode_signature: encode_signature,
 }
 
 
@@ -297,6 +313,7 @@ ENCODED = st.one_of(
     COMMANDS.map(encode_command),
     ACTIONS.map(encode_action),
     RESULTS.map(encode_action_result),
+    SIGNATURES.map(encode_signature),
 )
 
 

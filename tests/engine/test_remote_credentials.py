@@ -9,7 +9,7 @@ import pytest
 
 from strata_engine.errors import HostError, SpecError
 from strata_engine.remote.backend import Fault, Trouble
-from strata_engine.remote.credentials import Credentials, header_of, is_header
+from strata_engine.remote.credentials import Credentials, header_of, headers_of, is_header
 
 URL = "https://host:8443/cache"
 BASIC = (("Authorization", "Basic bWU6czNjcmV0"),)
@@ -110,3 +110,14 @@ def test_a_header_is_read_and_one_that_is_none_not_shown() -> None:
             header_of(bad)
         assert "s3cr" not in str(error.value)
     assert not is_header("", "x")
+
+
+def test_headers_are_read_line_by_line() -> None:
+    assert headers_of("Authorization: Bearer a b\r\n\n X-Token:c\n") == (
+        ("Authorization", "Bearer a b"),
+        ("X-Token", "c"),
+    )
+    assert headers_of("") == ()
+    with pytest.raises(SpecError) as error:
+        headers_of("X-A: b\ns3cret")
+    assert "s3cret" not in str(error.value.diagnostics)

@@ -9,6 +9,7 @@ from pathlib import Path
 from strata_engine import known
 from strata_engine.digest import Digest
 from strata_engine.history import History, Past
+from strata_engine.remote.signing import public_key, signing_key
 from strata_engine.store import open_store
 from strata_engine.tree import File
 from strata_engine.workspace import Workspace
@@ -96,3 +97,65 @@ def test_sizes_and_ages_are_diagnosed(tmp_path: Path) -> None:
         done = cache(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
         assert "\nhint: " in done.stderr
+
+
+def blob(folder: Path, digest: Digest) -> Path:
+    return folder / "store" / "cas" / digest.hash[:2] / digest.hash
+
+
+def test_verify_reads_all_and_says_what_was_damaged(tmp_path: Path) -> None:
+    needed, _ = filled(tmp_path)
+    clean = cache("verify", cwd=tmp_path)
+    assert (clean.returncode, clean.stderr) == (0, "")
+    assert clean.stdout == "read             0 results and 2 blobs, 300.0 kB\ndamaged          nothing\n"
+    blob(tmp_path, needed).chmod(0o644)
+    blob(tmp_path, needed).write_bytes(b"n" * 99_999 + b"x")
+    found = cache("verify", cwd=tmp_path)
+    assert found.returncode == 3
+    assert found.stdout.endswith("\ndamaged          0 results and 1 blob, 100.0 kB\n")
+    assert "warning[corrupt-blob]: " in found.stderr
+    again = cache("verify", "--json", cwd=tmp_path)
+    assert again.returncode == 0
+    assert json.loads(again.stdout) == {
+        "schema": "strata.cache-verify",
+        "version": 1,
+        "clean": True,
+        "results": 0,
+        "blobs": 1,
+        "bytes": 200_000,
+        "damaged_results": 0,
+        "damaged_blobs": 0,
+        "damaged_bytes": 0,
+        "incomplete_results": 0,
+    }
+
+
+def test_verify_tells_of_much_damage_in_few_lines(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", lambda diagnostic: None)
+    for number in range(15):
+        digest = store.cas.put(b"%02d" % number * 5_000)
+        blob(tmp_path, digest).unlink()
+        blob(tmp_path, digest).write_bytes(b"x" * 5_000)
+    store.close()
+    found = cache("verify", cwd=tmp_path)
+    assert found.returncode == 3
+    assert found.stderr.count("warning[corrupt-blob]") == 10
+    assert found.stderr.endswith("and 5 more\n")
+
+
+def test_keygen_writes_a_key_once_that_only_its_owner_reads(tmp_path: Path) -> None:
+    made = cache("keygen", "key.pem", cwd=tmp_path)
+    key = tmp_path / "key.pem"
+    assert (made.returncode, made.stderr) == (0, "the private key is in key.pem: nobody else may read it\n")
+    assert key.stat().st_mode & 0o777 == 0o600
+    found = signing_key({"STRATA_SIGNING_KEY": str(key)})
+    assert found is not None
+    assert public_key(made.stdout) == found.public
+    pem = key.read_bytes()
+    again = cache("keygen", "key.pem", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.startswith("error[key-exists]: `key.pem` is there already\n")
+    assert key.read_bytes() == pem
+    nowhere = cache("keygen", "no/key.pem", cwd=tmp_path)
+    assert (nowhere.returncode, nowhere.stdout) == (3, "")
+    assert nowhere.stderr.startswith("error[host-error]: cannot use `no/key.pem`: No such file or directory")

@@ -94,6 +94,10 @@ class Capabilities(NamedTuple):
     """Bytes of the largest blob that it takes, where it says so."""
     writable: bool | None = None
     """Whether it takes results from us, where it says so."""
+    server_time: float | None = None
+    """What its clock said when it answered, in seconds since 1970, where it says so."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """What else a person may want to know, as (name, words of ours): `("API", "2.1 to 2.12")`."""
 
 
 class Brought(NamedTuple):

@@ -153,6 +153,11 @@ def header_of(text: str) -> Headers:
     return ((name.strip(), value.strip()),)
 
 
+def headers_of(text: str) -> Headers:
+    """Read headers, one `NAME: VALUE` per line. Raises SpecError, which shows none."""
+    return tuple(header for line in text.splitlines() if line.strip() for header in header_of(line))
+
+
 def is_header(name: str, value: str) -> bool:
     """Tell whether a header can be sent: it cannot end early or begin another one."""
     if not (name.isascii() and value.isascii() and value.isprintable()):

@@ -13,6 +13,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import BinaryIO, Protocol, TypeVar
 
 from strata_engine.digest import CHUNK, EMPTY, Digest
@@ -29,7 +30,8 @@ from strata_engine.remote.backend import (
     Trouble,
     within_batch,
 )
-from strata_engine.remote.wire import LIMITS, Limits, Reply, Wire
+from strata_engine.remote.tls import Tls
+from strata_engine.remote.wire import LIMITS, NO_TLS, Limits, Reply, Wire
 from strata_engine.tree import BlobWriter
 
 ATTEMPTS = 3
@@ -71,6 +73,7 @@ class HttpCache:
         url: str,
         *,
         headers: HeaderSource = no_headers,
+        tls: Tls = NO_TLS,
         limits: Limits = LIMITS,
         attempts: int = ATTEMPTS,
         pause: float = PAUSE,
@@ -79,7 +82,7 @@ class HttpCache:
         self._headers = headers
         self._attempts = attempts
         self._pause = pause
-        self._wire = Wire(self._url, limits=limits)
+        self._wire = Wire(self._url, limits=limits, tls=tls)
         self._head_works = True
 
     @property
@@ -93,8 +96,8 @@ class HttpCache:
 
     def capabilities(self, check: Check) -> Capabilities:
         """Look for the empty blob, of which all that matters is that we may."""
-        self._ask("HEAD", _blob(EMPTY), lambda reply: reply.status, check, allowed=(405, 501))
-        return Capabilities()
+        said = self._ask("HEAD", _blob(EMPTY), lambda reply: reply.headers.get("date", ""), check, allowed=(405, 501))
+        return Capabilities(server_time=_time(said))
 
     def get_result(self, address: Digest, check: Check) -> bytes | None:
         """Give what lies under `/ac/`; nothing proves it but that it is whole."""
@@ -352,6 +355,14 @@ class _Arrival:
         if self._blob is None:
             self._blob = self._stack.enter_context(self._sink())
         return self._blob
+
+
+def _time(date: str) -> float | None:
+    """Read a `Date`; None where it is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _blob(digest: Digest) -> str:

@@ -12,7 +12,8 @@ from strata_engine.remote.backend import Backend
 from strata_engine.remote.credentials import Credentials, Headers
 from strata_engine.remote.folder import FolderCache
 from strata_engine.remote.http import HttpCache
-from strata_engine.remote.wire import LIMITS, Limits
+from strata_engine.remote.tls import Tls
+from strata_engine.remote.wire import LIMITS, NO_TLS, Limits
 
 
 def opened(
@@ -21,14 +22,15 @@ def opened(
     *,
     given: Headers = (),
     helper: str = "",
+    tls: Tls = NO_TLS,
     environ: Mapping[str, str] | None = None,
     limits: Limits = LIMITS,
 ) -> Backend:
-    """Open a remote cache, in a zone where the address has a place for one. Raises Fault, ValueError."""
+    """Open a remote cache, in a zone where the address has a place for one. Raises Fault, SpecError, ValueError."""
     place = address.in_zone(zone) if address.has_zones else address
     match place:
         case HttpAddress(url, login):
             headers = Credentials(url, given=given, login=login, helper=helper, environ=environ)
-            return HttpCache(url, headers=headers, limits=limits)
+            return HttpCache(url, headers=headers, tls=tls, limits=limits)
         case FolderAddress(folder):
             return FolderCache(folder, place.shown)

@@ -10,6 +10,7 @@ them the call's `check` is made, and a call that moves less than a trickle is st
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ import httpcore2
 from strata_engine.digest import CHUNK
 from strata_engine.logins import origin, public_url, userinfo, without_userinfo
 from strata_engine.remote.backend import Check, Fault, Trouble
+from strata_engine.remote.tls import Tls, configure, context
 
 CONNECTIONS = 16
 """Connections at most; more make no server faster that one machine asks."""
@@ -50,6 +52,9 @@ class Limits(NamedTuple):
 
 LIMITS = Limits()
 """What builds use."""
+
+NO_TLS = Tls()
+"""No certificate of ours, and the system's authorities."""
 
 
 class Reply:
@@ -96,12 +101,12 @@ class Reply:
 class Wire:
     """Connections to one server. Methods may be called from any thread."""
 
-    def __init__(self, url: str, *, limits: Limits = LIMITS, connections: int = CONNECTIONS) -> None:
+    def __init__(self, url: str, *, limits: Limits = LIMITS, connections: int = CONNECTIONS, tls: Tls = NO_TLS) -> None:
         self.shown = public_url(url)
         self._limits = limits
         self._slots = threading.BoundedSemaphore(connections)
         self._watching = _Watching()
-        self._pool = _pool(url, self._watching, connections, self.shown)
+        self._pool = _pool(url, self._watching, connections, self.shown, tls)
 
     def close(self) -> None:
         """Close the connections."""
@@ -159,11 +164,15 @@ class Wire:
         except httpcore2.ProxyError:
             raise self._fault(Trouble.UNREACHABLE, "the proxy does not let us through") from None
         except httpcore2.ConnectError as error:
+            if _wants_certificate(error):
+                raise self._fault(Trouble.REFUSED, "it wants a client certificate that it accepts") from None
             raise self._fault(Trouble.UNREACHABLE, _plain(error), again=True) from None
         except httpcore2.TimeoutException:
             text = f"less than {_TRICKLE >> 10} KiB in {self._limits.stall:g} s"
             raise self._fault(Trouble.STALLED, text) from None
-        except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError):
+        except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError) as error:
+            if _wants_certificate(error):
+                raise self._fault(Trouble.REFUSED, "it wants a client certificate that it accepts") from None
             # h11 quotes what the server sent.
             what = "an answer" if watch.in_body else "the connection"
             text = f"{what} that was cut or makes no sense" if watch.heard else "the connection was closed"
@@ -176,8 +185,8 @@ class Wire:
         return Fault(trouble, self.shown, text, again=again)
 
 
-def _pool(url: str, watching: _Watching, connections: int, shown: str) -> httpcore2.ConnectionPool:
-    """Make the pool, through the proxy that the environment names for this server."""
+def _pool(url: str, watching: _Watching, connections: int, shown: str, tls: Tls) -> httpcore2.ConnectionPool:
+    """Make the pool, through the proxy that the environment names for this server. Raises Fault, SpecError."""
     scheme, host, _ = origin(url)
     common: dict[str, Any] = {
         "max_connections": connections,
@@ -186,7 +195,7 @@ def _pool(url: str, watching: _Watching, connections: int, shown: str) -> httpco
         "network_backend": _Network(watching),
     }
     if scheme == "https":
-        common["ssl_context"] = httpcore2.default_ssl_context()
+        common["ssl_context"] = _ssl_context(tls)
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy or proxy_bypass(host):
@@ -196,6 +205,28 @@ def _pool(url: str, watching: _Watching, connections: int, shown: str) -> httpco
     if urlsplit(proxy).scheme not in {"http", "https"}:
         raise Fault(Trouble.UNSUPPORTED, shown, f"the proxy `{public_url(proxy)}` does not speak HTTP")
     return httpcore2.HTTPProxy(without_userinfo(proxy), proxy_auth=login, **common)
+
+
+def _ssl_context(tls: Tls) -> ssl.SSLContext:
+    if tls.authority:
+        return context(tls)
+    made = httpcore2.default_ssl_context()
+    configure(made, tls)
+    return made
+
+
+_ALERTS = {"CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "CERTIFICATE_EXPIRED", "CERTIFICATE_UNKNOWN"}
+"""What a server says in TLS of a client's certificate that it lacks or does not like."""
+
+
+def _wants_certificate(error: BaseException) -> bool:
+    """Tell whether that ended the connection; in TLS 1.3 it ends when the first answer is read."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError) and any(f"ALERT_{alert}" in (seen.reason or "") for alert in _ALERTS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 class _Watch:

@@ -26,7 +26,7 @@ COMMANDS = {
     "local-export": "Put the layers into one folder, to be run there.",
     "run": "Build what an application needs and run it.",
     "graph": "Explain what ran and why; draw the action graph.",
-    "cache": "Look at the shared store, or make it smaller.",
+    "cache": "Look at the shared store and at remote caches, or make it smaller.",
     "schema": "Write the JSON schema of the stack file.",
     "completion": "Write the completion script of a shell.",
 }
