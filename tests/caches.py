@@ -42,7 +42,14 @@ class Nginx:
     """A running nginx; its blobs are files that a test may look at, and spoil."""
 
     def __init__(
-        self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, clients: bool = False
+        self,
+        folder: Path,
+        *,
+        login: str = "",
+        largest: str = "0",
+        tls: bool = False,
+        clients: bool = False,
+        port: int = 0,
     ) -> None:
         self.folder = folder
         self.certificate = folder / "certificate.pem"
@@ -53,6 +60,7 @@ class Nginx:
         self._login = login
         self._largest = largest
         self.data = folder / "data"
+        self._wanted_port = port
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -67,7 +75,7 @@ class Nginx:
             (self.folder / "users").write_text(f"{name}:{{PLAIN}}{password}\n")
         # A port that is free now may be taken by another test in a moment.
         for _ in range(5):
-            self.port = free_port()
+            self.port = self._wanted_port or free_port()
             if self._started():
                 return self
         raise AssertionError((self.folder / "error.log").read_text())
@@ -105,6 +113,13 @@ class Nginx:
     def path(self, kind: str, hash_: str) -> Path:
         return self.data / kind / hash_
 
+    def processes(self) -> list[int]:
+        """Give the master and its workers."""
+        assert self._process is not None
+        master = self._process.pid
+        children = Path(f"/proc/{master}/task/{master}/children").read_text()
+        return [master, *map(int, children.split())]
+
     def asked(self, count: int) -> list[str]:
         """Give the requests so far, `METHOD STATUS`; nginx writes them down after it has answered."""
         lines: list[str] = []
@@ -115,11 +130,11 @@ class Nginx:
 
 @contextmanager
 def nginx(
-    folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, clients: bool = False
+    folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, clients: bool = False, port: int = 0
 ) -> Iterator[Nginx]:
     """Run nginx, with a login for writing, or for those with a certificate (`clients`) alone."""
     needs_nginx()
-    with Nginx(folder, login=login, largest=largest, tls=tls, clients=clients) as server:
+    with Nginx(folder, login=login, largest=largest, tls=tls, clients=clients, port=port) as server:
         yield server
 
 

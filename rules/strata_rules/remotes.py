@@ -11,10 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from strata_engine.errors import Place, SpecError
 from strata_engine.remote.address import FolderAddress, HttpAddress, checked_zone, parse
-from strata_engine.remote.credentials import header_of
+from strata_engine.remote.credentials import Headers, headers_of
 from strata_engine.remote.settings import Access, RemoteSettings, Upload
+from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
+from strata_engine.remote.tls import Tls, checked
 from strata_rules.spec.declared import RemoteSource
 
 CACHE = "STRATA_REMOTE_CACHE"
@@ -22,6 +26,9 @@ ZONE = "STRATA_REMOTE_ZONE"
 UPLOAD = "STRATA_REMOTE_UPLOAD"
 HEADER = "STRATA_REMOTE_HEADER"
 HELPER = "STRATA_CREDENTIAL_HELPER"
+CERTIFICATE = "STRATA_CLIENT_CERTIFICATE"
+CERTIFICATE_KEY = "STRATA_CLIENT_KEY"
+AUTHORITY = "STRATA_REMOTE_CA"
 
 NONE = "none"
 """What is said instead of a URL where no remote cache is to be used, whatever is configured."""
@@ -50,10 +57,13 @@ def remote_settings(
     named = tuple(text for text in named if text)
     if NONE in named:
         return RemoteSettings()
-    headers = _headers(environ) if named else ()
-    helper = environ.get(HELPER, "")
+    let_in = _LetIn(
+        headers_of(environ.get(HEADER, "")) if named else (),
+        environ.get(HELPER, ""),
+        checked(Tls(environ.get(CERTIFICATE, ""), environ.get(CERTIFICATE_KEY, ""), environ.get(AUTHORITY, ""))),
+    )
     texts = named or source.caches
-    caches = tuple(_access(text, headers, helper, None if named else place) for text in texts)
+    caches = tuple(_access(text, let_in, None if named else place) for text in texts)
     if not caches:
         return RemoteSettings()
     zone = wishes.zone or environ.get(ZONE, "") or source.zone or zone_of_ci(environ)
@@ -62,6 +72,8 @@ def remote_settings(
         zone=_zone(zone, place),
         trusted=tuple(_zone(each, place) for each in source.trusted),
         upload=_upload(wishes, environ, caches),
+        signing_key=_signing_key(environ),
+        public_keys=tuple(public_key(text, place).text for text in source.public_keys),
         required=wishes.required,
         timeout=wishes.timeout,
     )
@@ -83,17 +95,16 @@ def joined(settings: Sequence[RemoteSettings]) -> RemoteSettings:
     if not having:
         return RemoteSettings()
     caches = dict.fromkeys(access for each in having for access in each.caches)
-    return RemoteSettings(
-        caches=tuple(caches),
-        zone=having[0].zone,
-        trusted=having[0].trusted,
-        upload=having[0].upload,
-        required=having[0].required,
-        timeout=having[0].timeout,
-    )
+    return msgspec.structs.replace(having[0], caches=tuple(caches))
 
 
-def _access(text: str, headers: tuple[tuple[str, str], ...], helper: str, place: Place | None) -> Access:
+class _LetIn(NamedTuple):
+    headers: Headers
+    helper: str
+    tls: Tls
+
+
+def _access(text: str, let_in: _LetIn, place: Place | None) -> Access:
     address = parse(text, place)
     login = address.login if isinstance(address, HttpAddress) else None
     if login is not None and place is not None:
@@ -105,12 +116,7 @@ def _access(text: str, headers: tuple[tuple[str, str], ...], helper: str, place:
         )
     if isinstance(address, FolderAddress):
         return Access(url=address.shown)
-    return Access(url=address.url, login=login, headers=headers, helper=helper)
-
-
-def _headers(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    lines = [line.strip() for line in environ.get(HEADER, "").splitlines()]
-    return tuple(header for line in lines if line for header in header_of(line))
+    return Access(url=address.url, login=login, headers=let_in.headers, helper=let_in.helper, tls=let_in.tls)
 
 
 def _zone(zone: str, place: Place | None) -> str:
@@ -119,6 +125,11 @@ def _zone(zone: str, place: Place | None) -> str:
     except ValueError:
         hint = "zones are named as `main`, `pr/17` or `dev/me`: letters, digits, `.`, `_`, `-`, and `/` between"
         raise SpecError.of("bad-zone", f"`{zone}` is not the name of a zone", place, hint=hint) from None
+
+
+def _signing_key(environ: Mapping[str, str]) -> str:
+    key = signing_key(environ)
+    return key.private_pem().decode("ascii") if key is not None else ""
 
 
 def _upload(wishes: RemoteWishes, environ: Mapping[str, str], caches: Sequence[Access]) -> Upload:
@@ -132,6 +143,6 @@ def _upload(wishes: RemoteWishes, environ: Mapping[str, str], caches: Sequence[A
         except ValueError:
             known = ", ".join(f"`{each}`" for each in Upload)
             raise SpecError.of("bad-upload", f"`{UPLOAD}` is `{said}`, not one of {known}") from None
-    if not any(access.has_credential for access in caches):
+    if not any(access.has_credential for access in caches) and not environ.get(KEY_VARIABLE):
         return Upload.OFF
     return Upload.DETACH if wishes.attended and not environ.get("CI") else Upload.WAIT

@@ -202,8 +202,8 @@ def test_the_credential_helper_helps(tmp_path: Path) -> None:
 def test_the_stack_file_is_one() -> None:
     (stack,) = (tomllib.loads(block) for block in blocks("toml"))
     remote = stack["tool"]["strata"]["remote"]
-    assert [public_key(text).text for text in remote["public-keys"]] == remote["public-keys"]
-    assert set(remote) == {"cache", "trusted", "public-keys"}
+    assert [public_key(text).text for text in remote["public_keys"]] == remote["public_keys"]
+    assert set(remote) == {"cache", "trusted", "public_keys"}
 
 
 def commands(job: dict[str, Any]) -> list[str]:

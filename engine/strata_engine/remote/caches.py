@@ -18,6 +18,7 @@ from strata_engine.remote.backend import Check
 from strata_engine.remote.endpoint import Endpoint
 from strata_engine.remote.reads import Answer, Found, Reads
 from strata_engine.remote.settings import RemoteSettings, Upload
+from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
 from strata_engine.remote.spool import Spool
 from strata_engine.remote.tally import Tally, Told
 from strata_engine.remote.uploads import Uploads
@@ -46,12 +47,22 @@ class RemoteCaches:
             Endpoint(access, store, self._tally, warn, required=settings.required, timeout=settings.timeout)
             for access in settings.caches
         ]
-        self._reads = Reads(self._endpoints, settings.zones, cas, self._tally)
+        accepted = [public_key(text) for text in settings.public_keys]
+        self._reads = Reads(self._endpoints, settings.zones, cas, self._tally, accepted)
+        key = signing_key({KEY_VARIABLE: settings.signing_key}) if settings.signing_key else None
         secrets = [text.encode("utf-8", "surrogateescape") for text in private if len(text) >= SHORTEST_SECRET]
         sending = self._endpoints if settings.upload is not Upload.OFF else []
         self._uploads = [
             Uploads(
-                endpoint, Spool(store, endpoint.address.shown), cas, cache, settings.zone, self._tally, warn, secrets
+                endpoint,
+                Spool(store, endpoint.shown),
+                cas,
+                cache,
+                settings.zone,
+                self._tally,
+                warn,
+                secrets,
+                key,
             )
             for endpoint in sending
         ]

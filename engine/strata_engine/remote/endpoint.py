@@ -134,6 +134,6 @@ class Endpoint:
                 access, timeout = self.access, self._timeout
                 limits = LIMITS._replace(stall=timeout) if timeout else LIMITS
                 self._backends[place] = opened(
-                    self.address, place, given=access.headers, helper=access.helper, limits=limits
+                    self.address, place, given=access.headers, helper=access.helper, tls=access.tls, limits=limits
                 )
             return self._backends[place]

@@ -23,6 +23,7 @@ from strata_engine.remote.abreast import abreast
 from strata_engine.remote.backend import BATCH, Backend, Check, Fault, Trouble
 from strata_engine.remote.endpoint import Endpoint
 from strata_engine.remote.results import Incoming, Packed, Whole, gathered, incoming, unpacked
+from strata_engine.remote.signing import PublicKey, Signed, Unsigned, WrongSignature, verified
 from strata_engine.remote.tally import Tally
 from strata_engine.tree import Artifact, File, Tree
 
@@ -54,15 +55,32 @@ class Untrusted(NamedTuple):
     why: str
 
 
+class Wanted(NamedTuple):
+    """The action whose result is wanted."""
+
+    key: Digest
+    action: bytes
+    fixed: str | None
+
+
 Answer: TypeAlias = Found | Untrusted | None
 
 
 class Reads:
     """The remotes of one build as it reads them; for any thread."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], zones: tuple[str, ...], cas: Cas, tally: Tally) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        zones: tuple[str, ...],
+        cas: Cas,
+        tally: Tally,
+        accepted: Sequence[PublicKey] = (),
+    ) -> None:
+        """Read `zones` in order; where keys are `accepted`, a result must be signed with one."""
         self._endpoints = endpoints
         self._zones = zones
+        self._accepted = accepted
         self._cas = cas
         self._tally = tally
         self._lock = threading.Lock()
@@ -91,7 +109,7 @@ class Reads:
             for zone in self._zones_of(endpoint, fixed):
                 if key in self._disbelieved:
                     return None
-                answer = self._find_there(endpoint, zone, action, fixed, check)
+                answer = self._find_there(endpoint, zone, Wanted(key, action, fixed), check)
                 if isinstance(answer, Found):
                     if accept(answer.artifact):
                         return answer
@@ -116,8 +134,8 @@ class Reads:
             return ("",)
         return self._zones
 
-    def _find_there(self, endpoint: Endpoint, zone: str, action: bytes, fixed: str | None, check: Check) -> Answer:
-        address = endpoint.address_of(action, zone)
+    def _find_there(self, endpoint: Endpoint, zone: str, wanted: Wanted, check: Check) -> Answer:
+        address = endpoint.address_of(wanted.action, zone)
         begun = time.monotonic()
         data = endpoint.read(zone, lambda backend: backend.get_result(address, check), None)
         if not endpoint.is_left_alone():
@@ -125,7 +143,10 @@ class Reads:
         if data is None:
             return None
         try:
-            came = _checked(incoming(data), fixed)
+            came = _checked(incoming(data), wanted.fixed)
+            why = self._distrust(came.result, wanted, zone)
+            if why:
+                return Untrusted(endpoint.shown, why)
             artifact = self._taken(endpoint, zone, came, check)
         except ValueError as error:
             endpoint.broken(Fault(Trouble.BROKEN, endpoint.shown, str(error)))
@@ -134,6 +155,18 @@ class Reads:
             return None
         seconds = max(0, came.result.completed_ns - came.result.started_ns) / 1e9
         return Found(artifact, came.result, endpoint.shown, seconds)
+
+    def _distrust(self, result: ActionResult, wanted: Wanted, zone: str) -> str:
+        """Say why a result is not believed; empty where it is, or proves itself."""
+        if not self._accepted or wanted.fixed is not None:
+            return ""
+        match verified(result, wanted.key, (zone,), self._accepted):
+            case Signed():
+                return ""
+            case Unsigned():
+                return "not signed"
+            case WrongSignature(reason=reason):
+                return reason
 
     def _taken(self, endpoint: Endpoint, zone: str, came: Incoming, check: Check) -> Artifact | None:
         """Put into the store what is needed to know the whole output; None where that is not to be had."""

@@ -11,6 +11,7 @@ import msgspec
 
 from strata_engine.logins import Pair
 from strata_engine.remote.address import Address, HttpAddress, parse
+from strata_engine.remote.tls import Tls
 
 
 class Upload(StrEnum):
@@ -33,6 +34,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     helper: str = ""
     """A credential helper, as Bazel has them."""
+    tls: Tls = Tls()
+    """Client certificate and authorities."""
 
     def __repr__(self) -> str:
         return f"Access({self.url!r})"
@@ -46,7 +49,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_credential(self) -> bool:
         """Tell whether something that was given for it lets us in: then we are expected to write."""
-        return bool(self.login or self.headers or self.helper)
+        return bool(self.login or self.headers or self.helper or self.tls.certificate)
 
 
 class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +62,17 @@ class RemoteSettings(msgspec.Struct, frozen=True, kw_only=True):
     trusted: tuple[str, ...] = ("main",)
     """The zones that are read after it."""
     upload: Upload = Upload.OFF
+    signing_key: str = ""
+    """What results are signed with, as PEM; empty for nothing."""
+    public_keys: tuple[str, ...] = ()
+    """Whose signatures are accepted, as `ed25519:BASE64`; where there are any, a result must have one."""
     timeout: float = 0.0
     """Seconds without progress after which a call has stalled; 0 for the usual."""
     required: bool = False
     """Whether a cache that does not answer is an error: for tests of caches."""
+
+    def __repr__(self) -> str:
+        return f"RemoteSettings({', '.join(access.url for access in self.caches)})"
 
     @property
     def zones(self) -> tuple[str, ...]:

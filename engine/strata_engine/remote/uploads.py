@@ -15,18 +15,20 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from strata_engine.action_cache import ActionCache
 from strata_engine.blobs import BlobLost
 from strata_engine.cas import Cas
-from strata_engine.codec import decode_action, decode_command
+from strata_engine.codec import ActionResult, decode_action, decode_command
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, StrataError
 from strata_engine.remote.backend import Backend
 from strata_engine.remote.endpoint import Endpoint
 from strata_engine.remote.reads import FROM_REMOTE
 from strata_engine.remote.sends import Private, Sent, send
+from strata_engine.remote.signing import SigningKey, sign
 from strata_engine.remote.spool import Entry, Spool
 from strata_engine.remote.tally import Tally
 
@@ -48,6 +50,7 @@ class Uploads:
         tally: Tally,
         warn: Callable[[Diagnostic], None],
         secrets: Sequence[bytes] = (),
+        key: SigningKey | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._spool = spool
@@ -57,6 +60,7 @@ class Uploads:
         self._tally = tally
         self._warn = warn
         self._secrets = secrets
+        self._key = key
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._there: set[Digest] = set()
@@ -146,10 +150,24 @@ class Uploads:
             return True
         address = self._endpoint.address_of(action, "" if is_fixed else entry.zone)
 
+        def finish(sent: ActionResult) -> ActionResult:
+            if self._key is None or is_fixed:
+                return sent
+            return sign(self._key, entry.key, sent, entry.zone, int(time.time()))
+
         def use(backend: Backend) -> Sent | None:
             if not entry.made and backend.get_result(address, self._check) is not None:
                 return Sent(0, 0)
-            return send(backend, self._store, result, address, self._check, there=self._there, secrets=self._secrets)
+            return send(
+                backend,
+                self._store,
+                result,
+                address,
+                self._check,
+                there=self._there,
+                secrets=self._secrets,
+                finish=finish,
+            )
 
         try:
             sent = self._endpoint.write(entry.zone, use, None)

@@ -149,7 +149,7 @@ def keygen(settings: Settings, file: str) -> None:
     """Make a key to sign results with, and print its public part.
 
     FILE gets the private key, which only you can read; a file that is there is never replaced. The line that is printed
-    belongs into `public-keys` of `[tool.strata.remote]`, the private key into STRATA_SIGNING_KEY of whoever may sign.
+    belongs into `public_keys` of `[tool.strata.remote]`, the private key into STRATA_SIGNING_KEY of whoever may sign.
     """
     from strata_engine.files import write_new  # noqa: PLC0415 - the other commands do without
     from strata_engine.remote.signing import new_key  # noqa: PLC0415 - the other commands do without

@@ -121,6 +121,8 @@ class RemoteSource(msgspec.Struct, frozen=True, kw_only=True):
     """The zone that is read first and written; without it `main`, or that of the pull request that CI builds."""
     trusted: tuple[str, ...] = ("main",)
     """The zones that are read besides."""
+    public_keys: tuple[str, ...] = ()
+    """Whose signatures are accepted, as `ed25519:BASE64`; where there are any, a result must be signed with one."""
 
     @property
     def caches(self) -> tuple[str, ...]:
