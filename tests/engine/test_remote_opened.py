@@ -13,13 +13,14 @@ from caches import nginx
 
 from strata_engine.action_cache import result_of
 from strata_engine.cas import Cas
-from strata_engine.codec import Action, encode_action
+from strata_engine.codec import Action, decode_action_result, encode_action, encode_action_result
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.index import Index
 from strata_engine.remote.address import parse, result_address
 from strata_engine.remote.backend import Backend, Fault
 from strata_engine.remote.opened import opened
 from strata_engine.remote.results import Packed, incoming, outgoing, unpacked
+from strata_engine.remote.signing import Signed, Unsigned, new_key, sign, verified
 from strata_engine.tree import Artifact, File, Symlink, assemble
 
 ACTION = encode_action(Action(EMPTY, EMPTY))
@@ -140,3 +141,25 @@ def test_the_login_of_an_address_is_sent_and_not_shown(tmp_path: Path) -> None:
         assert "s3cret" not in writer.shown
         writer.close()
         reader.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signed_result_comes_back_signed_and_is_no_other(
+    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
+) -> None:
+    ours, key, action = store(tmp_path / "ours"), new_key(), Digest.of(ACTION)
+    tree = assemble(ours, {"lib/a.py": File(ours.put(b"a"))})
+    sent = outgoing(result_of(tree, stdout=b"x" * 20_000), ours).result
+    signed = encode_action_result(sign(key, action, decode_action_result(sent), "main", 1_700_000_000))
+    here, there = (result_address(ACTION, zone) for zone in ("main", "pr/1"))
+    with kind(tmp_path / "remote") as (url, _):  # type: ignore[attr-defined]
+        remote = opened(parse(url), environ={})
+        remote.put_result(here, signed, calm)
+        remote.put_result(there, sent, calm)
+        found, other = remote.get_result(here, calm), remote.get_result(there, calm)
+        assert found is not None
+        assert other is not None
+        assert verified(found, action, ["main"], [key.public]) == Signed(key.public, "main", 1_700_000_000)
+        assert verified(other, action, ["main"], [key.public]) == Unsigned()
+        assert incoming(found).output == incoming(other).output
+        remote.close()

@@ -61,6 +61,9 @@ class PublicKey(NamedTuple):
     raw: bytes
     """The 32 bytes of RFC 8032."""
 
+    def __repr__(self) -> str:
+        return f"PublicKey({self.text!r})"
+
     @property
     def text(self) -> str:
         """Give the key in one line, as a stack file has it."""
