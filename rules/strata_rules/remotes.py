@@ -8,8 +8,8 @@ environment alone, and headers that these give are sent only where these say.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -49,10 +49,14 @@ class RemoteWishes(NamedTuple):
     """Whether a person waits for the build to end."""
 
 
+Places: TypeAlias = Callable[[str], Place | None]
+"""Where a stack file says something of remote caches, by the field that says it."""
+
+
 def remote_settings(
-    wishes: RemoteWishes, source: RemoteSource, environ: Mapping[str, str], place: Place | None = None
+    wishes: RemoteWishes, source: RemoteSource, environ: Mapping[str, str], places: Places = lambda _: None
 ) -> RemoteSettings:
-    """Give what a build is told of remote caches. Raises SpecError; `place` is where the stack file speaks of them."""
+    """Give what a build is told of remote caches. Raises SpecError, at its place where the stack file says it."""
     named = wishes.caches or tuple(re.split(r"[\s,]+", environ.get(CACHE, "").strip()))
     named = tuple(text for text in named if text)
     if NONE in named:
@@ -63,17 +67,18 @@ def remote_settings(
         checked(Tls(environ.get(CERTIFICATE, ""), environ.get(CERTIFICATE_KEY, ""), environ.get(AUTHORITY, ""))),
     )
     texts = named or source.caches
-    caches = tuple(_access(text, let_in, None if named else place) for text in texts)
+    caches = tuple(_access(text, let_in, None if named else places("cache")) for text in texts)
     if not caches:
         return RemoteSettings()
-    zone = wishes.zone or environ.get(ZONE, "") or source.zone or zone_of_ci(environ)
+    asked = wishes.zone or environ.get(ZONE, "")
+    zone = asked or source.zone or zone_of_ci(environ)
     return RemoteSettings(
         caches=caches,
-        zone=_zone(zone, place),
-        trusted=tuple(_zone(each, place) for each in source.trusted),
+        zone=_zone(zone, None if asked else places("zone")),
+        trusted=tuple(_zone(each, places("trusted")) for each in source.trusted),
         upload=_upload(wishes, environ, caches),
         signing_key=_signing_key(environ),
-        public_keys=tuple(public_key(text, place).text for text in source.public_keys),
+        public_keys=tuple(public_key(text, places("public_keys")).text for text in source.public_keys),
         required=wishes.required,
         timeout=wishes.timeout,
     )
@@ -111,7 +116,8 @@ def _access(text: str, let_in: _LetIn, place: Place | None) -> Access:
         raise SpecError.of(
             "login-in-stack-file",
             f"the URL of the remote cache `{address.shown}` has a login in it, which everybody can read here",
-            place,
+            # The line has the login in it.
+            place._replace(text=None),
             hint=f"put it into your netrc, or the whole URL into `{CACHE}`",
         )
     if isinstance(address, FolderAddress):

@@ -20,7 +20,7 @@ from strata_engine.cas import BlobLost
 from strata_engine.critical import critical_path
 from strata_engine.decision import Settings
 from strata_engine.digest import Digest, Stamp
-from strata_engine.errors import Diagnostic, SpecError
+from strata_engine.errors import Diagnostic, Place, SpecError
 from strata_engine.events import Listener, Outcome, Warned
 from strata_engine.job_summary import markdown
 from strata_engine.picture import PictureGraph, PictureNode
@@ -88,7 +88,10 @@ def load_session(path: Path, options: SessionOptions, build: Build, wishes: Wish
         build.emit(Warned(warning))
     build.epoch = stack.strata.epoch
     if not options.offline:
-        place = stack.document.place(("tool", "strata", "remote"), of="key")
+
+        def place(field: str) -> Place:
+            return stack.document.place(("tool", "strata", "remote", field))
+
         build.remotes = remote_settings(options.remote, stack.strata.remote, os.environ, place)
     return Session(stack, options, selection, build)
 
