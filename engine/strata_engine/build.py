@@ -9,7 +9,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import msgspec
@@ -20,7 +20,6 @@ from strata_engine.build_result import BuildResult as BuildResult  # noqa: PLC04
 from strata_engine.build_result import joined, result_of, told
 from strata_engine.critical import critical_path
 from strata_engine.decision import Decider, Settings, entry_of
-from strata_engine.detached import Charge, detach
 from strata_engine.errors import HostError, host_error
 from strata_engine.events import (
     Aborted,
@@ -38,7 +37,6 @@ from strata_engine.executor import Executor, in_thread
 from strata_engine.graph import ActionGraph, check_placements
 from strata_engine.history import History, Pasts
 from strata_engine.recorded_graph import record_graph
-from strata_engine.remote.caches import RemoteCaches
 from strata_engine.remote.settings import RemoteSettings, Upload
 from strata_engine.results import Finished
 from strata_engine.revision import revision
@@ -48,6 +46,9 @@ from strata_engine.sources import Reads, Sources
 from strata_engine.store import LocalStore, open_store, store_folder
 from strata_engine.tree import Artifact
 from strata_engine.workspace import Workspace, command_line, exclusive
+
+if TYPE_CHECKING:
+    from strata_engine.remote.caches import RemoteCaches
 
 GOODBYE_SECONDS = 1.0
 """How long the second signal waits for consoles."""
@@ -171,6 +172,9 @@ class Build:
     def _opened_caches(self) -> RemoteCaches | None:
         """Open the remote caches, where there are any: once for all parts of a build."""
         if self._caches is None and self.remotes.caches:
+            # Here and not above: who has no remote caches does not pay for them.
+            from strata_engine.remote.caches import RemoteCaches  # noqa: PLC0415 - see the comment above
+
             self._caches = RemoteCaches(
                 self.remotes,
                 self.store.folder,
@@ -205,6 +209,8 @@ class Build:
         left = caches.left
         caches.close()
         if left and self.remotes.upload is Upload.DETACH:
+            from strata_engine.detached import Charge, detach  # noqa: PLC0415 - see above
+
             detach(Charge(store=str(self.store.folder), settings=self.remotes, private=self._private()))
 
     def _unless_told(self, earlier: BuildResult) -> Listener:

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -33,11 +34,14 @@ from strata_engine.groups import Groups
 from strata_engine.history import Past
 from strata_engine.key import Key
 from strata_engine.locks import KeyLocks
-from strata_engine.remote.caches import RemoteCaches
-from strata_engine.remote.reads import FROM_REMOTE, Found
+from strata_engine.remote.found import FROM_REMOTE, Found
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.tree import Artifact, Node, Tree, lookup
+
+if TYPE_CHECKING:
+    # Who has no remote caches does not pay for them.
+    from strata_engine.remote.caches import RemoteCaches
 
 ATTEMPTS = 3
 """How often an action is begun anew because a blob that it reads is lost, before the build gives up."""

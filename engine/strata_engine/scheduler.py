@@ -23,7 +23,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import anyio
 
@@ -44,10 +44,12 @@ from strata_engine.locks import KeyLocks
 from strata_engine.news import News
 from strata_engine.placing import Placing
 from strata_engine.pool import Pool
-from strata_engine.remote.caches import RemoteCaches
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.tree import File
+
+if TYPE_CHECKING:
+    from strata_engine.remote.caches import RemoteCaches
 
 
 class Ask(NamedTuple):

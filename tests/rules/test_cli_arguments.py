@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from strata_engine.errors import SpecError
+from strata_engine.remote.settings import Upload
+from strata_rules.cli.given import UPLOADS
 from strata_rules.cli.options import AGES, SIZES, quantity
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
 
@@ -201,3 +203,7 @@ def test_the_process_starts_light() -> None:
     code = f"import sys; had = set(sys.modules); import strata_rules.entry; print(*({heavy} & set(sys.modules) - had))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("\n", "")
+
+
+def test_what_may_become_of_results_is_what_the_engine_knows() -> None:
+    assert tuple(each.value for each in Upload) == UPLOADS

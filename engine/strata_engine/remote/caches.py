@@ -16,7 +16,8 @@ from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, StrataError
 from strata_engine.remote.backend import Check
 from strata_engine.remote.endpoint import Endpoint
-from strata_engine.remote.reads import Answer, Found, Reads
+from strata_engine.remote.found import Answer, Found
+from strata_engine.remote.reads import Reads
 from strata_engine.remote.settings import RemoteSettings, Upload
 from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
 from strata_engine.remote.spool import Spool

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from strata_engine.cas import Cas
 from strata_engine.codec import ActionResult
@@ -22,6 +22,7 @@ from strata_engine.digest import Digest
 from strata_engine.remote.abreast import abreast
 from strata_engine.remote.backend import BATCH, Backend, Check, Fault, Trouble
 from strata_engine.remote.endpoint import Endpoint
+from strata_engine.remote.found import Answer, Found, Untrusted
 from strata_engine.remote.results import Incoming, Packed, Whole, gathered, incoming, unpacked
 from strata_engine.remote.signing import PublicKey, Signed, Unsigned, WrongSignature, verified
 from strata_engine.remote.tally import Tally
@@ -33,26 +34,6 @@ ABREAST = 4
 """Large blobs that come at once."""
 MOST_IN_BATCH = 1000
 """Blobs of a batch."""
-FROM_REMOTE = "remote"
-"""Who made a result in the local action cache that was taken from a remote: it is not sent on."""
-
-
-class Found(NamedTuple):
-    """A result that a remote had, with its folders in the store."""
-
-    artifact: Artifact
-    result: ActionResult
-    origin: str
-    """Where it came from, as a person may see it."""
-    seconds: float
-    """How long it took where it was made; 0 where that is not said."""
-
-
-class Untrusted(NamedTuple):
-    """There was a result that is not believed."""
-
-    origin: str
-    why: str
 
 
 class Wanted(NamedTuple):
@@ -61,9 +42,6 @@ class Wanted(NamedTuple):
     key: Digest
     action: bytes
     fixed: str | None
-
-
-Answer: TypeAlias = Found | Untrusted | None
 
 
 class Reads:

@@ -26,7 +26,7 @@ from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, StrataError
 from strata_engine.remote.backend import Backend
 from strata_engine.remote.endpoint import Endpoint
-from strata_engine.remote.reads import FROM_REMOTE
+from strata_engine.remote.found import FROM_REMOTE
 from strata_engine.remote.sends import Private, Sent, send
 from strata_engine.remote.signing import SigningKey, sign
 from strata_engine.remote.spool import Entry, Spool

@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-from strata_engine.remote.settings import Upload
 from strata_rules.cli.completion import complete_labels, complete_layers
 from strata_rules.platforms import PLATFORMS
 from strata_rules.spec.near import did_you_mean
@@ -61,6 +60,9 @@ class Given:
 
 MOST_JOBS = 1024
 """More threads than this serve nobody, and a number with a few digits too many would take all memory."""
+
+UPLOADS = ("wait", "detach", "off")
+"""The engine's `Upload`, written here too because only builds pay for its import; a test compares them."""
 
 
 def _folder(name: str, default: Path, text: str) -> Decorator:
@@ -153,7 +155,7 @@ OPTIONS: dict[str, Decorator] = {
     ),
     "remote_upload": click.option(
         "--remote-upload",
-        type=click.Choice([each.value for each in Upload]),
+        type=click.Choice(UPLOADS),
         default=None,
         help="Whether results are sent, and the build waits for that; by default only where a credential is given.",
     ),
