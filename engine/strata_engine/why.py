@@ -254,7 +254,7 @@ class Story:
                 opened.add(label)
                 while waiting:
                     at = waiting[-1]
-                    own, above = ((), straight[at]) if at in straight else explained(at)
+                    own, above = ((), straight[at]) if isinstance(at, str) and at in straight else explained(at)
                     mask = 0
                     for each in above:
                         if each in passed:
