@@ -191,7 +191,7 @@ def _changed(kept: Kept, reader: Reader | None, reading: _Reading, name: str) ->
 
 
 def _stopped(kept: Kept, build: int, way: Sequence[str]) -> str | None:
-    """Name the action on a way at which a build's change stopped; None where it came to the end, or was not followed."""
+    """Name the action on a way at which a build's change stopped; None where it came to its end or was not followed."""
     story = why.Story(kept.records, build, kept.deciders)
     if way[0] not in story.reports or way[-1] in story.reached(way[0]):
         return None
