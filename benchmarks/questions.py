@@ -31,7 +31,7 @@ _EDITS = 4
 
 
 def why(folder: Path, repeat: int) -> Iterator[Compared]:
-    """Ask for the causes of a build of 150 actions, of an action in it, and of one that last ran 100 builds ago."""
+    """Ask for the causes of a build of 150 actions, of one in it, of one that last ran long ago, of a first build."""
     root = folder / "questions"
     here = Commands(root, folder / "questions-store")
     os.environ["STRATA_CACHE_DIR"] = str(here.store)
@@ -42,7 +42,13 @@ def why(folder: Path, repeat: int) -> Iterator[Compared]:
     last = small[-1].actions
     touched = {report.label for record in small for report in record.actions}
     deep = next(report.label for report in reversed(whole[-1].actions) if report.label not in touched)
-    for name, arguments in (("why", ()), ("why LABEL", (last[-1].label,)), ("why LABEL, old", (deep,))):
+    asked = {
+        "why": (),
+        "why LABEL": (last[-1].label,),
+        "why LABEL, old": (deep,),
+        "why, first build": ("--run", f"last~{KEPT - 1}"),
+    }
+    for name, arguments in asked.items():
         seconds = medians(partial(here.strata, "graph", "why", *arguments), here.idle, repeat)
         yield Compared(name, *seconds, AGAINST_PASS, AtMost(15))
 

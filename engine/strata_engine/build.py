@@ -134,7 +134,7 @@ class Build:
         wanted = list(wanted)
         wanted_items = [graph.item(label) for label in graph.closure(wanted)]
         before = self.history.labels().copy()
-        self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items), first=not before))
+        self.emit(BuildStarted(run, sum(not isinstance(item, Expansion) for item in wanted_items)))
         decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
         executor = Executor(self.store.cas, self.store.scratch, self.emit)
         emit = self.emit if earlier is None else self._unless_told(earlier)

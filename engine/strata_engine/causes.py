@@ -15,6 +15,7 @@ several builds since, of which some were of other actions alone, and some failed
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 from strata_engine.events import Outcome
@@ -67,16 +68,14 @@ class Causes:
         """What was not up to date in this build, by label."""
         self._earlier: dict[int, Mapping[str, ActionReport]] = {}
         self._known: dict[At, tuple[tuple[Reason, ...], tuple[At, ...]]] = {}
-        self._missed: dict[str, bool] = {}
-        """Whether anything was done between the build of this name and the one that is told."""
         self._gaps: dict[tuple[str, int], Sequence[int]] = {}
         self._users: dict[int, Mapping[str, Sequence[ActionReport]]] = {}
 
     def explained(self, at: At) -> tuple[tuple[Reason, ...], tuple[At, ...]]:
         """Divide an action's reasons into its own and the actions that explain the others."""
         known = self._known.get(at)
-        if known is None and isinstance(at, str):
-            known = self._simply(at)
+        if known is None and isinstance(at, str) and at in self.straight:
+            return (), self.straight[at]
         if known is None:
             build, label = self.point(at)
             report, reports = self.report(at), self._reports(build)
@@ -98,21 +97,42 @@ class Causes:
             known = self._known[at] = (tuple(own), tuple(above))
         return known
 
-    def _simply(self, label: str) -> tuple[tuple[Reason, ...], tuple[At, ...]] | None:
-        """Explain what ran for one output made just before it, as most of a large build did; None for all else."""
-        report = self.reports[label]
-        if len(report.reasons) != 1:
-            return None
-        [reason] = report.reasons
-        subject = reason.subject
-        if reason.reason is not _UPSTREAM or subject == label or subject not in self.reports:
-            return None
-        if report.since not in self._missed:
-            self._missed[report.since] = bool(self._between(report.since, self._build))
-        if self._missed[report.since]:
-            return None
-        known = self._known[label] = ((), (subject,))
-        return known
+    @cached_property
+    def straight(self) -> Mapping[str, tuple[str, ...]]:
+        """Most of a large build, with the actions that explain it: what ran only for outputs made just before it.
+
+        Or, of a first build, what is new as they are, and is there whatever they came to.
+        """
+        reports, found = self.reports, {}
+        missed: dict[str, bool] = {}
+        # All at once, and most of them first: a call for each of ten thousand would cost more than what is done in it.
+        for label, report in reports.items():
+            reasons, since = report.reasons, report.since
+            if len(reasons) == 1 and reasons[0].reason is _FIRST:
+                above = self._new_below(report)
+                if above:
+                    found[label] = above
+                continue
+            if len(reasons) == 1:
+                if reasons[0].reason is not _UPSTREAM or reasons[0].subject not in reports:
+                    continue
+                above = (reasons[0].subject,)
+            else:
+                above = tuple(each.subject for each in reasons if each.reason is _UPSTREAM and each.subject in reports)
+                if not above or len(above) < len(reasons):
+                    continue
+            if since not in missed:
+                missed[since] = bool(self._between(since, self._build))
+            if not missed[since] and label not in above:
+                found[label] = above
+        return found
+
+    def _new_below(self, report: ActionReport) -> tuple[str, ...]:
+        """List what was new below something new that no output decides on; nothing where one does."""
+        if report.deciders or self._decided_by.get(report.label):
+            return ()
+        reports = self.reports
+        return tuple([name for name in report.upstream if name in reports and _is_new(reports[name])])
 
     def _explaining(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
         """Name the actions that a reason follows from."""
@@ -190,12 +210,16 @@ class Causes:
                 found[self._at(build, each.label)] = None
         return list(found)
 
+    @cached_property
+    def _decided_by(self) -> Mapping[str, Collection[str]]:
+        return self._deciders()
+
     def _deciders_of(self, report: ActionReport) -> frozenset[str]:
-        return frozenset((*report.deciders, *self._deciders().get(report.label, ())))
+        return frozenset((*report.deciders, *self._decided_by.get(report.label, ())))
 
     def _first_then(self, build: int, deciders: frozenset[str]) -> list[At]:
         """Name the first builds in earlier records of what decides on a new action: a lock alone, and then the rest."""
-        known = self._deciders()
+        known = self._decided_by
         decided = {label for label, names in known.items() if not deciders.isdisjoint(names)}
         for at in range(build - 1, -1, -1):
             reports = self._reports(at)
@@ -296,7 +320,10 @@ class Causes:
 
 def _is_new(report: ActionReport) -> bool:
     """Tell whether an action was looked at for the first time; one that was skipped has no reasons, but a past."""
-    return any(reason.reason is _FIRST for reason in report.reasons) or not (report.reasons or report.previous)
+    reasons = report.reasons
+    if not reasons:
+        return not report.previous
+    return reasons[0].reason is _FIRST or any(reason.reason is _FIRST for reason in reasons)
 
 
 def _by_label(record: RunRecord) -> Mapping[str, ActionReport]:

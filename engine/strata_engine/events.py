@@ -36,8 +36,6 @@ class BuildStarted(Event, frozen=True):
 
     run: str
     total: int
-    first: bool = False
-    """Nothing has ever been built in this workspace."""
 
 
 class GraphGrew(Event, frozen=True):

@@ -7,6 +7,7 @@ names of wheels, so each format escapes them; what a format names is numbered, n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from graphlib import TopologicalSorter
 from typing import NamedTuple, TypeAlias
 
 from strata_engine.words import outcome_word, printable
@@ -60,9 +61,11 @@ def _needs(graph: PictureGraph) -> Mapping[str, list[str]]:
 
 
 def tree(graph: PictureGraph) -> str:
-    """Draw as text: a block per layer, its actions in the order given, each with what it needs."""
+    """Draw as text: a block per layer, each action after what it needs, with the outcome that it would have now."""
     needs, lines = _needs(graph), []
-    for group, nodes in _groups(graph).items():
+    places = {label: place for place, label in enumerate(TopologicalSorter(needs).static_order())}
+    for group, members in _groups(graph).items():
+        nodes = sorted(members, key=lambda node: places[node.label])
         lines.append(printable(group))
         wide = max(len(node.mnemonic) for node in nodes)
         for node in nodes:
@@ -72,7 +75,7 @@ def tree(graph: PictureGraph) -> str:
             if wanted:
                 text += " ← " + ", ".join(map(printable, wanted[:SHOWN_NEEDS]))
                 text += f" and {len(wanted) - SHOWN_NEEDS} more" if len(wanted) > SHOWN_NEEDS else ""
-            lines.append(f"{text}  ({outcome_word(node.outcome)})" if node.outcome else text)
+            lines.append(f"{text}  ({outcome_word(node.outcome, dry_run=True)})" if node.outcome else text)
     return "\n".join(lines)
 
 

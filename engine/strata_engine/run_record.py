@@ -25,7 +25,7 @@ KEPT_BYTES = 1 << 25
 """Bytes that they may take together; the newest is kept whatever its size."""
 
 
-class ActionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ActionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One action of a build."""
 
     label: str

@@ -246,35 +246,31 @@ class Story:
             passed: dict[At, int] = {}
             owners: dict[At, tuple[Reason, ...]] = {}
             local = 0
-            explained = self._causes.explained
+            explained, straight = self._causes.explained, self._causes.straight
             opened: set[At] = set()
             for label in self.reports:
-                own, above = explained(label)
-                if not own and len(above) == 1 and above[0] in passed:
-                    # Most of a large build: what came to the one below came here.
-                    masks[label] = passed[label] = passed[above[0]]
-                    continue
-                waiting: list[At] = [label]
+                # No recursion: ways may be long. An action is looked at again after each that explains it.
+                waiting: list[At] = [] if label in opened else [label]
+                opened.add(label)
                 while waiting:
                     at = waiting[-1]
-                    own, above = explained(at)
-                    if at not in opened:
-                        opened.add(at)
-                        fresh = [each for each in above if each not in opened]
-                        if fresh:
-                            waiting += fresh
-                            continue
-                    waiting.pop()
-                    if at not in masks:
-                        mask = 0
+                    own, above = ((), straight[at]) if isinstance(at, str) and at in straight else explained(at)
+                    mask = 0
+                    for each in above:
+                        if each in passed:
+                            mask |= passed[each]
+                        elif each not in opened:
+                            opened.add(each)
+                            waiting.append(each)
+                            break
+                    else:
+                        waiting.pop()
                         if own:
                             owners[at] = own
                         for reason in own:
                             bit = 1 << bits.setdefault(reason, len(bits))
                             mask |= bit
                             local |= bit if reason.reason in LOCAL else 0
-                        for each in above:
-                            mask |= passed.get(each, 0)
                         masks[at] = mask
                         passed[at] = mask & ~local or mask
             self._reached = _Reach(tuple(bits), bits, masks, owners)

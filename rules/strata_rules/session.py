@@ -25,7 +25,8 @@ from strata_engine.events import Listener, Outcome, Warned
 from strata_engine.job_summary import markdown
 from strata_engine.picture import PictureGraph, PictureNode
 from strata_engine.recorded_graph import read_graph
-from strata_engine.run_record import short
+from strata_engine.records import Records
+from strata_engine.run_record import FILE, short
 from strata_engine.why import Story
 from strata_engine.workspace import Workspace
 from strata_rules.export import check_places, exported, left_over
@@ -613,8 +614,12 @@ class Session:
 
 def job_summary(build: Build, result: BuildResult) -> str:
     """Tell in Markdown what an opened build came to."""
-    record = short(build.record(result, ""))
-    story, graph = Story([record]), read_graph(build.workspace)
+    record, graph = short(build.record(result, "")), read_graph(build.workspace)
+    # Causes may be of earlier builds, of which one failed.
+    kept = Records.read(build.workspace.state / FILE)
+    at = next((number for number in range(len(kept)) if kept.run(number) == record.run), None)
+    deciders = {label: known.deciders for label, known in graph.items()}
+    story = Story(kept, at, lambda: deciders) if at is not None else Story([record])
     return markdown(record, story.roots(), critical_path(record.actions), graph, result.diagnostics)
 
 

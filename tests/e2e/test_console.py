@@ -66,10 +66,11 @@ def test_a_dumb_terminal_and_a_quiet_build_get_lines(built: Space) -> None:
         assert ("executed python/capture" in it.drawn) is ("TERM" in environ)
 
 
-def test_only_a_first_build_gives_no_reasons(space: Space) -> None:
+def test_a_reason_stands_beside_each_action_that_ran(space: Space) -> None:
     first = space.ok("build", "--force", "app-hello/link").stderr
-    assert "first-build" not in first
-    assert re.search(r"executed app-hello/link in \S+ s \(\S+ \S+\)  forced", first)
+    beside = dict(re.findall(r"executed (\S+) in \S+ s(?: \(\S+ \S+\))?  (\S+)", first))
+    assert len(beside) == first.count("executed ") - 1, first
+    assert (beside.pop("app-hello/link"), set(beside.values())) == ("forced", {"first-build"})
     space.replace("venvstacks.toml", 'name = "world"', 'name = "globe"')
     assert re.search(r"executed app-globe/link in .*  first-build$", space.ok("build").stderr, re.MULTILINE)
 

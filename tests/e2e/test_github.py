@@ -33,3 +33,14 @@ def test_a_summary_that_cannot_be_written_is_a_warning(built: Space, tmp_path: P
     (built.root / "hello.py").write_text("print('edited')\n")
     ran = built.ok("build", env=in_job(tmp_path / "absent" / "summary.md"))
     assert "warning[no-job-summary]: cannot write the job summary" in ran.stderr
+
+
+def test_a_summary_names_causes_of_earlier_builds_that_failed(built: Space, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    built.replace("venvstacks.toml", '["zeta"]', '["zeta==9"]')
+    assert built.strata("build", env=in_job(summary)).code == 2
+    built.replace("venvstacks.toml", '["zeta==9"]', '["zeta", "epsilon"]')
+    built.ok("build", env=in_job(summary))
+    said = summary.read_text().partition("### ✅")[2].partition("<details>")[0]
+    assert "| parameter-changed venvstacks.toml\\#applications.world.requirements |  | epsilon |" in said
+    assert "previous-failed" not in said

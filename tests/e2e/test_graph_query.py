@@ -80,7 +80,7 @@ def document(
 def test_pictures_of_what_is_found(edited: Repository) -> None:
     tree = edited.ok("graph", "query", "kind(Link) & app-*", "--format", "tree").stdout
     assert "app-world" in tree
-    assert "(executed)" in tree
+    assert "(would run)" in tree
     assert edited.ok("graph", "query", "deps(app-world, 1)", "--format", "dot").stdout.startswith("digraph")
     assert "-->" in edited.ok("graph", "query", "deps(app-world, 1)", "--format", "mermaid").stdout
 

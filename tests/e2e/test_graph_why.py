@@ -202,6 +202,11 @@ def test_why_not_says_what_is_no_input_and_where_a_change_ended(built: Space) ->
     built.ok("build")
     cut = asked("app-world", "venvstacks.toml#frameworks.low.requirements")
     assert (cut["declared"], cut["reads"], cut["cutoff"]) == (True, ["framework-low/lock"], "framework-low/lock")
+    built.replace("venvstacks.toml", '["alpha>=0.5", "beta"]', '["alpha==0.9", "beta"]')
+    built.ok("build")
+    # What others take of the lock has changed, and what this one takes of it has not.
+    for word, end in (("app-world/install", "framework-low/lock"), ("app-world/lock", None)):
+        assert asked(word, "venvstacks.toml#frameworks.low.requirements")["cutoff"] == end
     yes = asked("app-hello", "hello.py")
     assert (yes["reads"], yes["changed"]) == (["app-hello/link"], False)
     built.write("hello.py", "changed = True\n")

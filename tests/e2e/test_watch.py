@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from repositories import write_repository
 from space import Space
 
 SECONDS = 40.0
@@ -66,8 +68,8 @@ class Watching:
 
 
 @contextmanager
-def watching(space: Space, *, terminal: bool = False) -> Iterator[Watching]:
-    command = [sys.executable, "-m", "strata_rules.entry", "build", "--watch", "--console", "plain"]
+def watching(space: Space, *labels: str, terminal: bool = False) -> Iterator[Watching]:
+    command = [sys.executable, "-m", "strata_rules.entry", "build", *labels, "--watch", "--console", "plain"]
     reader, writer = pty.openpty() if terminal else os.pipe()
     process = subprocess.Popen(command, cwd=space.root, env=space.variables(), stdout=subprocess.DEVNULL, stderr=writer)
     os.close(writer)
@@ -126,6 +128,24 @@ def test_on_a_terminal_each_cycle_has_the_screen(built: Space) -> None:
         it.wait(2)
         assert it.said.count("\x1b[2J") == 2
         it.stop()
+
+
+def test_all_stacks_of_a_repository_are_watched(template: Space, tmp_path: Path) -> None:
+    repository = write_repository(template, tmp_path / "root", tmp_path / "store")
+    stack = repository.root / "apps/two/venvstacks.toml"
+    text = stack.read_text()
+    with watching(repository, "//apps/...") as it:
+        it.wait(1)
+        (repository.root / "apps/one/hello.py").write_text("print('other')\n")
+        said = it.wait(2)
+        assert said.startswith("changed: apps/one/hello.py\n")
+        assert "executed //apps/one:app-hello/link" in said
+        assert "1 executed" in said
+        stack.write_text(text + "\n[[oops]\n")
+        assert "error[" in it.wait(3)
+        stack.write_text(text)
+        assert " up to date" in it.wait(4)
+        assert it.stop() == 130
 
 
 @pytest.mark.parametrize("option", ["--json", "--dry-run", "--check"])

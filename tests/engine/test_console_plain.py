@@ -187,20 +187,16 @@ def test_github_reads_no_command_that_is_not_ours() -> None:
     assert not any("##[" in line for line in lines)
 
 
-def test_a_first_build_gives_no_reason_that_is_everybodys() -> None:
-    new = Reason(ReasonCode.FIRST_BUILD, "a/lock")
-    for first, why in ((True, ""), (False, "  first-build")):
-        # A build may have two parts: the second one has a past already.
-        events = [
-            BuildStarted(run="1", total=1, first=first),
-            BuildStarted(run="1", total=2),
-            finished("a/lock", Outcome.EXECUTED, reasons=(new,)),
-            finished("b/lock", Outcome.EXECUTED, reasons=(Reason(ReasonCode.FORCED),)),
-        ]
-        assert transcript(events, Detail()) == [
-            f"[1/2] executed a/lock in 0.4 s{why}",
-            "[2/2] executed b/lock in 0.4 s  forced",
-        ]
+def test_every_executed_action_has_its_reason_beside_it() -> None:
+    events = [
+        BuildStarted(run="1", total=2),
+        finished("a/lock", Outcome.EXECUTED, reasons=(Reason(ReasonCode.FIRST_BUILD, "a/lock"),)),
+        finished("b/lock", Outcome.EXECUTED, reasons=(Reason(ReasonCode.FORCED),)),
+    ]
+    assert transcript(events, Detail()) == [
+        "[1/2] executed a/lock in 0.4 s  first-build",
+        "[2/2] executed b/lock in 0.4 s  forced",
+    ]
 
 
 def test_a_long_build_says_what_it_waited_for() -> None:

@@ -58,6 +58,8 @@ class Node:
     param: int = 0
     env: bool = False
     tool: bool = False
+    host: bool = False
+    """Whether its bytes depend on the platform that it is made on."""
 
     @property
     def mnemonic(self) -> str:
@@ -72,6 +74,7 @@ class Facts:
     versions: dict[str, int] = field(default_factory=lambda: {"Even": 1, "Odd": 1})
     env: str = ""
     tool: int = 1
+    host: int = 1
     salt: str = ""
 
 
@@ -84,6 +87,7 @@ class Own:
     version: int
     env: str | None
     tool: int | None
+    host: int | None
     salt: str
 
     def differences(self, then: Own, node: Node) -> Causes:
@@ -97,6 +101,8 @@ class Own:
             found.append(Reason(C.ENV_CHANGED, "E", then.env, self.env))
         if self.tool != then.tool:
             found.append(Reason(C.TOOL_CHANGED, "t", str(then.tool), str(self.tool)))
+        if self.host != then.host:
+            found.append(Reason(C.PLATFORM_CHANGED, "os", str(then.host), str(self.host)))
         if self.salt != then.salt:
             found.append(Reason(C.SALT_CHANGED, "salt", then.salt, self.salt))
         for name in self.sources.keys() | then.sources.keys():
@@ -179,6 +185,7 @@ class Model:
             facts.versions[node.mnemonic],
             (facts.env or None) if node.env else None,
             facts.tool if node.tool else None,
+            facts.host if node.host else None,
             facts.salt,
         )
 
@@ -191,6 +198,8 @@ class Model:
         # What some versions of the rule want to know besides.
         params |= {"extra": "x"} if version == 2 else {}
         inputs |= {"boot": Literal(b"")} if version == 3 else {}
+        platform = {"tool:t": str(self.facts.tool)} if node.tool else {}
+        platform |= {"os": str(self.facts.host)} if node.host else {}
         failing = node.label in self.failing
 
         def run(execution: Execution) -> Artifact:
@@ -202,7 +211,7 @@ class Model:
         return Action(
             label=node.label, mnemonic=node.mnemonic, version=version, params=params, inputs=inputs, run=run,
             environment={"E": self.facts.env} if node.env and self.facts.env else {},
-            platform={"tool:t": str(self.facts.tool)} if node.tool else {}, origins={"own": origin(node.label)},
+            platform=platform, origins={"own": origin(node.label)},
         )  # fmt: skip
 
     def graph(self) -> list[Action | Expansion]:
@@ -387,8 +396,8 @@ class World:
                 model.facts.versions["Even" if which % 2 else "Odd"] = value + 1
             case "env":
                 model.facts.env = ("", "1", "2")[value]
-            case "tool":
-                model.facts.tool = value
+            case "tool" | "platform":
+                setattr(model.facts, "tool" if kind == "tool" else "host", value)
             case "salt":
                 model.facts.salt = ("", "x", "y")[value]
             case "delete" if label in model.placed:
@@ -472,13 +481,13 @@ def graphs(draw: st.DrawFn) -> list[Node]:
     for index in range(draw(st.integers(2, 6))):
         needs = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
         sources = draw(st.sets(st.integers(0, SOURCES - 1), max_size=2))
-        flags = {name: draw(st.booleans()) for name in ("coarse", "env", "tool")}
+        flags = {name: draw(st.booleans()) for name in ("coarse", "env", "tool", "host")}
         nodes.append(Node(f"n{index}/out", tuple(f"n{need}/out" for need in sorted(needs)), sources, **flags))
     return nodes
 
 
 KINDS = (
-    *("edit", "edit", "select", "param", "source", "rule", "env", "tool", "salt", "delete", "tamper"),
+    *("edit", "edit", "select", "param", "source", "rule", "env", "tool", "platform", "salt", "delete", "tamper"),
     *("lose-entry", "damage-entry", "lose-blob", "damage-blob", "empty-store"),
 )
 CHANGES = st.tuples(st.sampled_from(KINDS), st.integers(0, 11), st.integers(0, 2))

@@ -28,8 +28,18 @@ def test_tree() -> None:
         "├─ Lock     py/lock",
         "└─ Install  py/install ← py/lock, fetch/numpy.whl  (up to date)",
         'app-"<x>',
-        '└─ Link  app-"<x>/link ← py/install  (executed)',
+        '└─ Link  app-"<x>/link ← py/install  (would run)',
     ]
+
+
+def test_tree_has_what_is_needed_first() -> None:
+    names = ("link", "archive", "lock", "install")
+    needs = (("lock", "install"), ("install", "link"), ("link", "archive"))
+    graph = PictureGraph(
+        tuple(PictureNode(f"a/{name}", "X", "a") for name in names),
+        tuple((f"a/{one}", f"a/{other}") for one, other in needs),
+    )
+    assert re.findall(r"a/(\w+)(?: ←.*)?$", tree(graph), re.MULTILINE) == ["lock", "install", "link", "archive"]
 
 
 def test_tree_cuts_long_lists() -> None:

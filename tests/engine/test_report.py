@@ -106,6 +106,15 @@ def test_what_the_record_does_not_have_was_up_to_date_or_not_asked_for() -> None
     assert not nobody.head.whole
 
 
+def test_what_was_looked_at_since_was_up_to_date_where_as_much_was_counted() -> None:
+    build = record(did("a/link", EDIT), up_to_date=2)
+    for looked_at, rest in ((["a/lock", "b/lock"], "outside"), (["a/lock"], "unknown")):
+        told = outcomes(report(Material([build], 0, GRAPH, looked_at=looked_at)))
+        assert told["a/lock"] == "up_to_date"
+        assert told["b/lock"] == ("up_to_date" if rest == "outside" else rest)
+        assert told["b/archive"] == rest
+
+
 def test_an_old_build_is_told_though_its_graph_is_gone() -> None:
     old = record(did("gone/link", EDIT, needs=("gone/lock",)), did("gone/lock", EDIT))
     found = report(Material([old], 0, GRAPH))

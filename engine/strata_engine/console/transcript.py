@@ -18,7 +18,6 @@ from strata_engine.errors import Diagnostic
 from strata_engine.events import (
     ActionFinished,
     BuildFinished,
-    BuildStarted,
     Event,
     Outcome,
     Placed,
@@ -104,7 +103,6 @@ class Transcript:
         self.paint = paint
         self._said: set[Diagnostic] = set()
         self._failures = 0
-        self._first = False
         self._finish: BuildFinished | None = None
 
     def lines(self, event: Event, view: BuildView, *, width: int | None = None) -> list[str]:
@@ -115,10 +113,6 @@ class Transcript:
 
     def _lines(self, event: Event, view: BuildView, width: int | None) -> list[str]:
         match event:
-            case BuildStarted(first=first):
-                # The second part of a first build is still that.
-                self._first = self._first or first
-                return []
             case ActionFinished():
                 return self._finished(event, view, width)
             case Warned(diagnostic=diagnostic):
@@ -172,7 +166,8 @@ class Transcript:
         word = outcome_word(event.outcome, dry_run=self.detail.dry_run)
         place, label = f"[{view.done:>{len(total)}}/{total}]", printable(event.label)
         rest = self._rest(event)
-        why = inline_reason(event.reasons, event.label) if self._tells_why(event) else ""
+        told = event.outcome is Outcome.EXECUTED and not self.detail.explain
+        why = inline_reason(event.reasons, event.label) if told else ""
         if width is not None and event.outcome is not Outcome.FAILED:
             label, why = _fitted(label, why, width - cells(f"{place} {word} {rest}"))
         text = f"{place} {self.paint(word, STYLES.get(event.outcome, 'faint'))} {label}{rest}"
@@ -185,12 +180,6 @@ class Transcript:
         ran = event.outcome in (Outcome.EXECUTED, Outcome.FAILED) and not self.detail.dry_run
         taken = f" in {duration(event.seconds)}" if ran else ""
         return taken + (f" ({size(event.bytes)})" if event.bytes else "")
-
-    def _tells_why(self, event: ActionFinished) -> bool:
-        """Tell whether a reason stands beside the action: not where all were never built, for that says nothing."""
-        if event.outcome is not Outcome.EXECUTED or self.detail.explain:
-            return False
-        return not (self._first and {each.reason for each in event.reasons} == {ReasonCode.FIRST_BUILD})
 
     def _failure(self, event: ActionFinished) -> list[str]:
         self._failures += 1

@@ -57,13 +57,15 @@ class Material(NamedTuple):
     weights: Sequence[Weight] = ()
     bytes: Mapping[str, int] = {}
     """What is known of outputs that no record tells of."""
+    looked_at: Collection[str] = ()
+    """The labels that this build or a later one was the last to look at."""
 
 
 def report(material: Material) -> Report:
     """Make the report of a build."""
     record = material.records[material.build]
     graph = _union(material.graph, record.actions)
-    outcomes = _outcomes(graph, record)
+    outcomes = _outcomes(graph, record, material.looked_at)
     groups = {label: material.groups.get(label) or _group(label) or graph[label].mnemonic for label in graph}
     columns = _columns(graph, groups)
     order = _order(graph, groups)
@@ -183,7 +185,7 @@ def _columns(graph: Mapping[str, RecordedAction], groups: Mapping[str, str]) -> 
     return _depths(inside)
 
 
-def _outcomes(graph: Mapping[str, RecordedAction], record: RunRecord) -> dict[str, str]:
+def _outcomes(graph: Mapping[str, RecordedAction], record: RunRecord, looked_at: Collection[str]) -> dict[str, str]:
     """Say how each action ended; what the record does not have was up to date, or no part of the build."""
     found = {each.label: each.outcome.value for each in record.actions}
     idle = record.counts.get(Outcome.UP_TO_DATE.value, 0)
@@ -191,8 +193,12 @@ def _outcomes(graph: Mapping[str, RecordedAction], record: RunRecord) -> dict[st
     if idle >= len(rest):
         return found | dict.fromkeys(rest, Outcome.UP_TO_DATE.value)
     needed = _above(graph, found) - found.keys()
-    others = OUTSIDE if idle <= len(needed) else UNKNOWN
-    return found | {label: Outcome.UP_TO_DATE.value if label in needed else others for label in rest}
+    sure, others = needed, OUTSIDE if idle <= len(needed) else UNKNOWN
+    # As many as were counted have been looked at since then: it was these.
+    seen = {label for label in rest if label in looked_at}
+    if len(seen) == idle and needed <= seen:
+        sure, others = seen, OUTSIDE
+    return found | {label: Outcome.UP_TO_DATE.value if label in sure else others for label in rest}
 
 
 def _above(graph: Mapping[str, RecordedAction], labels: Iterable[str]) -> set[str]:

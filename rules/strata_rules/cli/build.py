@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +26,7 @@ from strata_rules.cli.report import result_fields, with_stack
 from strata_rules.cli.session_call import build_settings, built, wishes_of
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
 from strata_rules.cli.status import show_stack
-from strata_rules.repository.labels import is_query, names_repository
+from strata_rules.repository.labels import is_query, names_repository, repository_root
 from strata_rules.selection import Wish
 from strata_rules.session import Session
 from strata_rules.spec.near import did_you_mean
@@ -81,10 +82,8 @@ def command(
     given = replace(given, dry_run=given.dry_run or check, locked=locked)
     may_lock, may_build = Wish.NO if locked else Wish.IF_NEEDED, Wish.YES if build else Wish.NO
     wishes = wishes_of(given, lock=may_lock, build=may_build, publish=True)
-    if across and (publish or watch or given.show or given.show_only):
-        raise click.UsageError(
-            "`--publish`, `--watch` and `--show` are for one stack, not for labels that begin with `//`"
-        )
+    if across and (publish or given.show or given.show_only):
+        raise click.UsageError("`--publish` and `--show` are for one stack, not for labels that begin with `//`")
     stack = show_stack(settings, spec, given, wishes) if given.show or given.show_only else None
     if given.show_only:
         return 0
@@ -113,12 +112,16 @@ def command(
         # Here and not above: only this pays for it.
         from strata_rules.cli.repository_call import built_across  # noqa: PLC0415 - see the comment above
 
-        result = built_across(settings, labels, given, force=force, wishes=wishes, clean=clean)
+        together = partial(built_across, settings, labels, given, force=force, wishes=wishes, clean=clean)
+        if watch:
+            _watch(repository_root(Path.cwd()), settings, given, lambda saw: together(saw=saw))
+        result = together()
         if given.as_json:
             emit(document(result))
         return code(result)
     if watch:
-        _watch(settings, spec, given, lambda saw: built(settings, spec, given, work, wishes=wishes, saw=saw))
+        root = find_stack_file(spec, Path.cwd()).absolute().parent
+        _watch(root, settings, given, lambda saw: built(settings, spec, given, work, wishes=wishes, saw=saw))
     result = built(
         settings,
         spec,
@@ -153,7 +156,7 @@ def _found(session: Session, labels: Sequence[str]) -> tuple[Sequence[str], dict
 
 
 def _watch(
-    settings: Settings, spec: str | None, given: Given, once: Callable[[Callable[[Mapping[str, Stamp]], None]], object]
+    root: Path, settings: Settings, given: Given, once: Callable[[Callable[[Mapping[str, Stamp]], None]], object]
 ) -> NoReturn:
     """Build until interrupted."""
     if given.as_json or given.dry_run:
@@ -161,7 +164,6 @@ def _watch(
     # Here and not above: only this pays for it.
     from strata_rules.cli.watch import watch  # noqa: PLC0415 - see the comment above
 
-    root = find_stack_file(spec, Path.cwd()).absolute().parent
     watch(root, once, settings, terminal=is_terminal(sys.stderr))
 
 

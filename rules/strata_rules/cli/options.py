@@ -13,16 +13,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from strata_engine.console.choose import Shown, open_console
-from strata_engine.console.idle import idle_text
-from strata_engine.console.transcript import Detail
 from strata_engine.errors import Diagnostic
 from strata_rules.cli.help import EPILOG, FLAGS, HelpContext, has_flags, write_options
 from strata_rules.remember import Asked
+
+if TYPE_CHECKING:
+    from strata_engine.console.choose import Shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,11 +44,18 @@ class Settings:
 
     def open_console(self, *, explain: bool = False, dry_run: bool = False, brief: bool = False) -> Shown:
         """Open the console on standard error."""
+        # Here and not above: what only answers questions shows no build.
+        from strata_engine.console.choose import open_console  # noqa: PLC0415 - see the comment above
+        from strata_engine.console.transcript import Detail  # noqa: PLC0415 - as above
+
         detail = Detail(explain=explain, dry_run=dry_run, brief=brief, verbose=self.verbose > 0, quiet=self.quiet)
         return open_console(sys.stderr, os.environ, console=self.console, color=self.color, detail=detail)
 
     def idle_text(self, warnings: Iterable[Diagnostic], actions: int) -> str:
         """Give what that console writes of a build with so many actions and nothing to do."""
+        from strata_engine.console.idle import idle_text  # noqa: PLC0415 - as above
+        from strata_engine.console.transcript import Detail  # noqa: PLC0415 - as above
+
         return idle_text(
             sys.stderr,
             os.environ,

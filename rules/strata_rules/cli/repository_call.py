@@ -6,10 +6,11 @@ It is the seam for labels that begin with `//`; what such a label means is the r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from strata_engine.build import BuildResult
+from strata_engine.digest import Stamp
 from strata_engine.errors import SpecError
 from strata_engine.events import Listener
 from strata_rules.cli.given import Given
@@ -49,8 +50,12 @@ def built_across(
     force: tuple[str, ...] = (),
     wishes: Wishes = NO_WISHES,
     clean: bool = False,
+    saw: Callable[[Mapping[str, Stamp]], None] | None = None,
 ) -> BuildResult:
-    """Build what the arguments name under a console, and say the errors that no event brought."""
+    """Build what the arguments name under a console, and say the errors that no event brought.
+
+    `saw` is told what the build read and wrote of all stacks, by stamps.
+    """
     with (
         settings.open_console(explain=given.explain, dry_run=given.dry_run) as console,
         repository_of(arguments, given, (console,), wishes=wishes) as repository,
@@ -58,7 +63,11 @@ def built_across(
         # As everywhere, a layer's name alone means its link.
         force = tuple(label if "/" in label.rpartition(":")[2] else f"{label}/link" for label in force)
         asked = wanted(repository, arguments, locked=given.locked)
-        result = repository.run(asked, build_settings(given, force), clean=clean)
+        try:
+            result = repository.run(asked, build_settings(given, force), clean=clean)
+        finally:
+            if saw is not None:
+                saw(repository.seen())
         console.tell(result.diagnostics)
         add_job_summary(settings, given, lambda: job_summary(repository.build, result))
         return result

@@ -21,10 +21,15 @@ BELOW = "..."
 """What stands for everything: below a folder, or of a stack."""
 
 
+WHEEL = "wheel/"
+"""What the labels of unpacked wheels begin with."""
+
 STATE_PART = "repository"
 """The folder in the root's state folder that is about the whole repository: the root may have a stack of its own."""
 
 _NAMED = re.compile(rf"(?:^|[\s(,&|\"']){MARK}")
+
+_SEPARATORS = re.compile(r"[-_.]+")
 
 _OPERATORS = ("(", "|", "&", " - ")
 
@@ -37,6 +42,18 @@ def names_repository(arguments: Iterable[str]) -> bool:
 def is_query(argument: str) -> bool:
     """Tell an expression of the query language from a label or a pattern: what no label has is in it."""
     return any(mark in argument for mark in _OPERATORS)
+
+
+def is_wheel(word: str, label: str) -> bool:
+    """Tell whether a word means the unpacked wheel of this label: its file, the beginning of that, or its name."""
+    file = label.removeprefix(WHEEL)
+    if file == label:
+        return False
+    return file == word or file.startswith(f"{word}-") or _plain(file.partition("-")[0]) == _plain(word)
+
+
+def _plain(name: str) -> str:
+    return _SEPARATORS.sub("-", name).lower()
 
 
 class StackFile(NamedTuple):

@@ -19,6 +19,7 @@ from strata_engine.action import Placement, Ref
 from strata_engine.build import Build, BuildResult, Shared, open_build
 from strata_engine.compose import Composition, Member
 from strata_engine.decision import Settings
+from strata_engine.digest import Stamp
 from strata_engine.errors import Diagnostic, HostError, SpecError, StrataError, host_error
 from strata_engine.events import Listener, Warned
 from strata_engine.federation import Federation, Local, RoutedSources, result_in
@@ -134,7 +135,7 @@ def open_repository(
         with collected(broken):
             whole.epoch = _common_epoch(parts)
         whole.remotes = joined(list(dict.fromkeys(part.build.remotes for part in parts)))
-        yield Repository(parts, whole, pasts, broken)
+        yield Repository(parts, whole, pasts, broken, tuple(builds.values()))
 
 
 def _common_epoch(parts: Sequence[Part]) -> str:
@@ -163,13 +164,22 @@ def collected(broken: list[StrataError]) -> Iterator[None]:
 class Repository:
     """Opened stacks. Made by `open_repository`."""
 
-    def __init__(self, parts: Sequence[Part], build: Build, pasts: Federation, broken: list[StrataError]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        build: Build,
+        pasts: Federation,
+        broken: list[StrataError],
+        builds: Sequence[Build],
+    ) -> None:
         self.root = build.workspace.root
         self.parts = parts
         self.build = build
         self.broken = broken
         """What keeps stacks from being built."""
         self._pasts = pasts
+        self._builds = builds
+        """Those of all folders, of stacks that are broken too."""
 
     def look(self) -> Whole:
         """Analyze all stacks as they are now, to be asked about. Raises StrataError for those that cannot be."""
@@ -186,6 +196,14 @@ class Repository:
         found = {each.part.prefix: whole.places(each, labels) for each in whole.planned}
         self._pasts.compose(whole.composition, _owners(found))
         return [placement for places in found.values() for placement in places]
+
+    def seen(self) -> dict[str, Stamp]:
+        """Give the stamps of what a build read of all stacks, and of what it wrote as it left it."""
+        # Of what could not be loaded, too: whoever waits for it to be mended has to know where.
+        found = {path: value for build in self._builds for path, value in build.sources.observed.items()}
+        for part in self.parts:
+            found |= part.session.seen()
+        return found
 
     def check(self) -> None:
         """Refuse to go on where anything is wrong. Raises StrataError with all of it."""

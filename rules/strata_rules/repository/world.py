@@ -26,7 +26,7 @@ from strata_rules.lock.committed import CommittedLock
 from strata_rules.planning import Plan
 from strata_rules.platforms import PLATFORMS
 from strata_rules.repository import changes, git
-from strata_rules.repository.labels import BELOW, MARK, Pattern, StackFile, parse
+from strata_rules.repository.labels import BELOW, MARK, Pattern, StackFile, is_wheel, parse
 from strata_rules.repository.runs import Runs
 from strata_rules.repository.which import stack_file
 from strata_rules.spec.near import did_you_mean
@@ -105,13 +105,14 @@ class StackWorld:
         return self._relations
 
     def match(self, pattern: str) -> Labels:
-        """List the actions that a word means: one, those of a pattern, or what a layer comes to. Raises SpecError."""
+        """List the actions that a word means: one, those of a pattern or a layer, or a wheel. Raises SpecError."""
         if pattern.startswith(MARK):
             found = self._across(parse(pattern))
         elif len(self.stacks) == 1 and not self.stacks[0].prefix:
             found = self._named(self.stacks[0], pattern)
         else:
             found = {label for label in self._labels if label == pattern or _matches(label, pattern)}
+            found = found or {label for label in self._labels if is_wheel(pattern, label)}
         if found:
             return frozenset(found)
         raise self._nothing(pattern)
@@ -135,7 +136,8 @@ class StackWorld:
         if local in stack.layers:
             links = (each for each in known if each.partition("[")[0] == f"{local}/link")
             return {known[each] for each in links}
-        return {full for label, full in known.items() if _matches(label, local)}
+        found = {full for label, full in known.items() if _matches(label, local)}
+        return found or {full for label, full in known.items() if is_wheel(local, label)}
 
     def _locals(self, stack: Asked) -> dict[str, str]:
         """Give the labels in the whole by what a stack calls them."""

@@ -20,7 +20,7 @@ from strata_engine.records import Records
 from strata_engine.run_record import FILE, RunRecord
 from strata_engine.workspace import Workspace
 from strata_rules.cli.stack_file import find_stack_file, split_arguments
-from strata_rules.repository.labels import BELOW, MARK, names_repository, repository_root, state_of
+from strata_rules.repository.labels import BELOW, MARK, WHEEL, is_wheel, names_repository, repository_root, state_of
 from strata_rules.repository.which import resolve
 from strata_rules.spec.near import did_you_mean
 
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from strata_engine.recorded_graph import Needs, RecordedAction
     from strata_engine.tree import Reader
 
-_WHEEL = "wheel/"
 _LAST = re.compile(r"last(?:~(\d{1,6}))?")
-_SEPARATORS = re.compile(r"[-_.]+")
 
 
 class Kept:
@@ -140,16 +138,7 @@ def matching(word: str, labels: Iterable[str]) -> list[str]:
         pattern = word.replace("[", "[[]")
         return sorted(label for label in known if fnmatchcase(label, pattern))
     found = [label for label in known if label.startswith((f"{word}/", f"{word}["))]
-    return sorted(found or (label for label in known if label.startswith(_WHEEL) and _is_wheel(word, label)))
-
-
-def _is_wheel(word: str, label: str) -> bool:
-    file = label.removeprefix(_WHEEL)
-    return file == word or file.startswith(f"{word}-") or _plain(file.partition("-")[0]) == _plain(word)
-
-
-def _plain(name: str) -> str:
-    return _SEPARATORS.sub("-", name).lower()
+    return sorted(found or (label for label in known if is_wheel(word, label)))
 
 
 def last_move(kept: Kept, word: str | None) -> Found:
@@ -196,7 +185,7 @@ def unknown_label(kept: Kept, word: str) -> StrataError:
     """Say that nothing is called so, and what may have been meant."""
     known = kept.labels()
     layers = {label.rpartition("/")[0] for label in known}
-    names = {label.removeprefix(_WHEEL).partition("-")[0] for label in known if label.startswith(_WHEEL)}
+    names = {label.removeprefix(WHEEL).partition("-")[0] for label in known if label.startswith(WHEEL)}
     hint = did_you_mean(word, sorted(known | layers | names)) or "`strata graph show` lists the labels"
     if not known:
         hint = "`strata build` leaves a record of every build"

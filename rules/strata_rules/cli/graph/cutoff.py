@@ -24,8 +24,8 @@ class Cutoff(NamedTuple):
 def cutoff(kept: Kept, story: Story, labels: Sequence[str]) -> Cutoff:
     """Find where the causes of labels stopped, or those of all of a build for none."""
     reports = story.reports
-    passed = {name for report in reports.values() for name in report.upstream}
-    passed.update(name for report in reports.values() for name in report.deciders)
+    passed = set().union(*[report.upstream for report in reports.values()])
+    passed.update(*[report.deciders for report in reports.values()])
     same, unread = [], []
     for label, report in reports.items():
         output, former = report.output, report.former
@@ -56,12 +56,11 @@ def cutoff(kept: Kept, story: Story, labels: Sequence[str]) -> Cutoff:
 def _users(kept: Kept, labels: Collection[str]) -> Mapping[str, Sequence[str]]:
     """List what needs labels."""
     users: dict[str, list[str]] = {}
-    for label, known in kept.needs.items() if labels else ():
-        for name in known.needs:
-            if name in labels:
-                users.setdefault(name, []).append(label)
-        for name in known.deciders:
-            if name in labels:
+    wanted = frozenset(labels)
+    for label, known in kept.needs.items() if wanted else ():
+        # Most need none of them.
+        if not (wanted.isdisjoint(known.needs) and wanted.isdisjoint(known.deciders)):
+            for name in wanted.intersection((*known.needs, *known.deciders)):
                 users.setdefault(name, []).append(label)
     return users
 

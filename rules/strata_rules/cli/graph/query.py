@@ -57,8 +57,8 @@ RUN is `last`, `last~2` or the beginning of a build's name.
 def command(settings: Settings, arguments: tuple[str, ...], given: Given, format_: str) -> None:
     """Say which actions EXPR means, such as `rdeps(//..., changed(main)) & kind(Archive)`.
 
-    Words are labels, patterns of them, or layers; those that begin with `//` are about all stack files of the git
-    repository, as `//...` or `//DIR:LABEL`. Nothing is executed, and no other build is waited for.
+    Words are labels, patterns of them, layers or wheels; those that begin with `//` are about all stack files of the
+    git repository, as `//...` or `//DIR:LABEL`. Nothing is executed, and no other build is waited for.
     """
     if len(arguments) > 2:
         raise click.UsageError("`graph query` takes one expression: put it into quotes")

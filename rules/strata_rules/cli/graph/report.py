@@ -88,7 +88,10 @@ def material(kept: Kept, build: int) -> Material:
     with kept.content() as content:
         weights = weigh(graph, made, content)
     known = {label: output.bytes for label, output in made.items() if output.bytes}
-    return Material(records, build, graph, traced, owners(graph), weights, known)
+    # A build's name begins with its time.
+    when = records.run(build).partition("-")[0]
+    looked_at = frozenset(label for label, past in kept.past.items() if past.run.partition("-")[0] >= when)
+    return Material(records, build, graph, traced, owners(graph), weights, known, looked_at)
 
 
 def owners(graph: Mapping[str, RecordedAction]) -> dict[str, str]:

@@ -34,7 +34,7 @@ DRAWN = {"tree": picture.tree, "dot": picture.dot, "mermaid": picture.mermaid}
 )
 @given_options("include", "allow_missing", "build_dir", "index", "local_wheels", "as_json")
 def command(arguments: tuple[str, ...], given: Given, format_: str) -> None:
-    """Draw the actions of a stack, or of LABELS and what they need, with the outcome each had last.
+    """Draw the actions of a stack, or of LABELS and what they need, with the outcome that each would have now.
 
     Labels may begin with `//`: `//...` draws all stack files of the git repository as the one graph that they are.
     What a lock selects is known once the layer has been locked: before that, its wheels are not drawn.

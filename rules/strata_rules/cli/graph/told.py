@@ -6,9 +6,8 @@ in its last line; with `full` it does neither.
 
 from __future__ import annotations
 
-import calendar
+import datetime as dt
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -83,7 +82,7 @@ class View(NamedTuple):
 def ago(started: str, now: float) -> str:
     """Say how long ago a build was: `2 min ago`."""
     try:
-        then = calendar.timegm(time.strptime(started, "%Y-%m-%dT%H:%M:%SZ"))
+        then = dt.datetime.fromisoformat(started).timestamp()
     except ValueError:
         return started
     seconds = max(0, int(now - then))

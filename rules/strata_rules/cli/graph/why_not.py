@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from strata_rules.cli.completion import complete_labels
 from strata_rules.cli.graph.asked import Kept, in_workspace, matching, opened, short_run, unknown_label
 from strata_rules.cli.graph.cutoff import cutoff
 from strata_rules.cli.graph.documents import VERSION, WhyNotDocument, fields
-from strata_rules.cli.graph.told import ago, listed, page
+from strata_rules.cli.graph.told import WIDTH, ago, listed, page
 from strata_rules.cli.options import StrataCommand, json_option
 from strata_rules.cli.output import emit, emit_document
 
@@ -190,11 +191,22 @@ def _changed(kept: Kept, reader: Reader | None, reading: _Reading, name: str) ->
 
 
 def _stopped(kept: Kept, build: int, way: Sequence[str]) -> str | None:
-    """Name the action on a way at which a build's change stopped."""
+    """Name the action on a way at which a build's change stopped; None where it came to its end or was not followed."""
     story = why.Story(kept.records, build, kept.deciders)
-    first = [label for label in way[:1] if label in story.reports]
-    stopped = cutoff(kept, story, first).labels if first else ()
-    return next((label for label in way if label in stopped), None)
+    if way[0] not in story.reports or way[-1] in story.reached(way[0]):
+        return None
+    stopped = cutoff(kept, story, way[:1]).labels
+    for label, above in itertools.pairwise(way):
+        if label in stopped or (label in story.reports and _had_nothing_to_do(kept, story, build, above)):
+            return label
+    return way[-1] if way[-1] in stopped else None
+
+
+def _had_nothing_to_do(kept: Kept, story: why.Story, build: int, label: str) -> bool:
+    """Tell whether an action was looked at in a build, or after it, and was up to date."""
+    past = kept.past.get(label)
+    looked_at = range(build, len(kept.records))
+    return label not in story.reports and past is not None and past.run in map(kept.records.run, looked_at)
 
 
 def _declared(name: str, label: str, reading: _Reading, way: Sequence[str]) -> list[str]:
@@ -207,13 +219,17 @@ def _declared(name: str, label: str, reading: _Reading, way: Sequence[str]) -> l
 def _travelled(kept: Kept, build: int, way: Sequence[str], stopped: str | None) -> list[str]:
     if stopped is None:
         did = {report.label for report in kept.records[build].actions}
-        missing = next((label for label in way if label not in did), None)
-        if missing is None:
+        if way[-1] in did:
             return [f"and {way[-1]} did run for it: `strata graph why {way[-1]}`"]
+        missing = next(label for label in way if label not in did)
         return [f"{missing} was not part of that build, or had seen the change before"]
     after = way[way.index(stopped) + 1 :]
-    spared = f", so {listed(after)} had nothing to do" if after else ""
-    return [f"cutoff   {stopped}: what is taken of it is as before{spared}"]
+    if not after:
+        return [f"cutoff   {stopped}: it ran, and came out as before"]
+    return [
+        f"cutoff   {stopped}: what is taken of it is as before",
+        f"         so {listed(after, room=WIDTH - 30)} had nothing to do",
+    ]
 
 
 def _undeclared(kept: Kept, ways: Mapping[str, Sequence[str]], label: str, name: str) -> _Answer:
