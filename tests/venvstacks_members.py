@@ -48,7 +48,7 @@ def _left_out(path: str, theirs: Mapping[str, Entry], target: str) -> bool:
         return True
     if folder == "bin" and entry.kind == "file" and _starts_the_builders_python(inner, entry):
         return True
-    if entry.kind == "folder":
+    if entry.kind == "folder" and "/site-packages/" not in inner:
         # The folders that `python -m venv` makes for compilers.
         below = [other for other in theirs if other.startswith(f"{path}/") and theirs[other].kind != "folder"]
         return not below

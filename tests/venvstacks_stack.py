@@ -188,6 +188,7 @@ IGNORED = {
     "report/deep/kept/data.bin": "ignored: only its folder is not",
     "report/deep/kept/code.py": "",
     "report/.hidden": "no module, and shipped",
+    "report/output/.gitkeep": "left out, and its folder is not",
     "report/assets/icons/small.svg": "in a folder of a folder",
     "shared/stories/__init__.py": "",
     "shared/stories/one.txt": "one",

@@ -61,6 +61,8 @@ class SourceTree(msgspec.Struct, frozen=True):
     accept: Callable[[str, bool], bool] | None = None
     follow: bool = False
     """Whether symlinks are captured as what they lead to, and not as they are written."""
+    empty: Callable[[str], bool] | None = None
+    """Given a folder's path, tells whether it is captured though nothing in it is; without it, none is."""
 
 
 class Literal(msgspec.Struct, frozen=True):

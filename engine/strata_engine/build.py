@@ -252,7 +252,7 @@ class Build:
         """Give the content of a source as actions see it. Raises SpecError, HostError."""
         if isinstance(source, Source):
             return self.sources.file(source.path)
-        return self.sources.tree(self.store.cas, source.path, source.accept)
+        return self.sources.tree(self.store.cas, source.path, source.accept, follow=source.follow, empty=source.empty)
 
     def record(self, result: BuildResult, started: str, settings: Settings | None = None) -> RunRecord:
         """Give the record of a build."""

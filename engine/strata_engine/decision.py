@@ -104,8 +104,8 @@ class Decider:
                 return entry_of(self.cas, artifact_of_label(label), Ref(label, path))
             case Source(path=path):
                 return self.sources.file(path)
-            case SourceTree(path=path, accept=accept, follow=follow):
-                return self.sources.tree(self.cas, path, accept, follow=follow)
+            case SourceTree(path=path, accept=accept, follow=follow, empty=empty):
+                return self.sources.tree(self.cas, path, accept, follow=follow, empty=empty)
             case Literal(data=data):
                 return File(self.cas.put(data))
             case Stored(node=node):

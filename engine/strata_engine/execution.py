@@ -393,8 +393,8 @@ class Executions:
             match source:
                 case Source(path=path):
                     node = sources.file(path)
-                case SourceTree(path=path, accept=accept, follow=follow):
-                    node = sources.tree(cas, path, accept, follow=follow)
+                case SourceTree(path=path, accept=accept, follow=follow, empty=empty):
+                    node = sources.tree(cas, path, accept, follow=follow, empty=empty)
                 case _:
                     continue
             for digest in cas.damaged(node) if self._in_doubt else cas.lost(node):

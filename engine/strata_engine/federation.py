@@ -157,10 +157,11 @@ class RoutedSources:
         accept: Callable[[str, bool], bool] | None = None,
         *,
         follow: bool = False,
+        empty: Callable[[str], bool] | None = None,
     ) -> Tree:
         """Capture a folder as an input."""
         place = self.workspace.root / path
-        return self._of(place).tree(store, place, accept, follow=follow)
+        return self._of(place).tree(store, place, accept, follow=follow, empty=empty)
 
     def heal(self, store: Store, digest: Digest) -> bool:
         """Put a source file into the store again; False when no source seen in this build has this content."""

@@ -19,7 +19,7 @@ import msgspec
 from strata_engine.digest import ABSENT, Digest, Stamp, digest_file, racy, stamp
 from strata_engine.errors import Diagnostic, HostError, SpecError
 from strata_engine.seal import seal
-from strata_engine.tree import File, Node, Store, Symlink, Tree, assemble
+from strata_engine.tree import EMPTY_TREE, File, Node, Store, Symlink, Tree, assemble
 from strata_engine.workspace import Workspace, write_atomically
 
 _LOOKS = 100
@@ -53,6 +53,7 @@ class Reads(Protocol):
         accept: Callable[[str, bool], bool] | None = None,
         *,
         follow: bool = False,
+        empty: Callable[[str], bool] | None = None,
     ) -> Tree:
         """Capture a folder as an input. Raises SpecError, HostError."""
         ...
@@ -217,10 +218,12 @@ class Sources:
         accept: Callable[[str, bool], bool] | None = None,
         *,
         follow: bool = False,
+        empty: Callable[[str], bool] | None = None,
     ) -> Tree:
         """Capture a folder as an input; files whose digest is known are not read. Raises SpecError, HostError.
 
-        With `follow`, what symlinks lead to is captured in their place, and one that leads nowhere is refused.
+        With `follow`, what symlinks lead to is captured in their place, and one that leads nowhere is refused. `empty`
+        tells of which folders to keep the name where nothing in them is taken.
         """
         top = self.absolute(path)
         nodes: dict[str, Node] = {}
@@ -238,7 +241,10 @@ class Sources:
                 if is_link and not follow:
                     nodes[relative] = Symlink(str(place.readlink()))
                 elif is_folder:
+                    taken = len(nodes)
                     visit(place, f"{relative}/", (*way, self._real(place, way) if is_link else f"{way[-1]}/{name}"))
+                    if empty is not None and len(nodes) == taken and empty(relative):
+                        nodes[relative] = EMPTY_TREE
                 elif place.is_file():
                     nodes[relative] = self.file(place)
                 elif is_link:

@@ -130,7 +130,7 @@ def module_hash(store: Store, file_name: str, node: Node) -> str:
 
 
 def _hash_folder(store: Store, name: str, tree: Tree, writer: DigestWriter) -> None:
-    """Hash names and content hashes, top down. Folders without any file in them are in no tree, and count nothing."""
+    """Hash names and content hashes, top down."""
     directory = store.load(tree.root)
     writer.update(name.encode())
     for file in sorted(directory.files, key=lambda file: file.name):

@@ -31,6 +31,7 @@ from strata_rules.remotes import RemoteWishes
 from strata_rules.runtime import pin as pins
 from strata_rules.runtime.choose import Choice, Host, Wanted, choose
 from strata_rules.spec.folders import check_targets, install_target
+from strata_rules.spec.gitignore import find_work_tree
 from strata_rules.spec.load import Layer, Stack
 from strata_rules.spec.modules import ApplicationModules, application_modules
 from strata_rules.stack import Setting, locked_python, pin_path, targets
@@ -143,6 +144,7 @@ def make_plan(
         module_hashes={name: _hashes(build, found) for name, found in modules.items()},
         versions=versions,
         access=Access(network, store / "parts", root),
+        repository=_repository(build),
         uv_cache=store / "uv",
         environ=os.environ,
         anew=anew,
@@ -153,6 +155,11 @@ def make_plan(
     _check_pythons(stack, setting)
     analysis = analyze(targets(stack, setting), annotator(stack, setting.chosen, setting.host))
     return Plan(stack, setting, analysis, choices, modules)
+
+
+def _repository(build: Build) -> Path:
+    found = find_work_tree(build.workspace.root, build.sources.read, build.sources.probe)
+    return found.top if found is not None else build.workspace.root
 
 
 def _given(layer: Layer, options: SessionOptions, build: Build, anew: frozenset[str]) -> Given:

@@ -301,7 +301,8 @@ def _package(entry: Mapping[str, Any]) -> LockedPackage:
     name = _get(entry, "name", str)
     if name is None or not is_normalized_name(name):
         raise _InvalidError(f"has a package with the name {name!r}, which is not a normalised one")
-    version, marker = _get(entry, "version", str), _get(entry, "marker", str)
+    # The first beta of venvstacks 0.8 wrote an empty marker for what is needed everywhere.
+    version, marker = _get(entry, "version", str), _get(entry, "marker", str) or None
     try:
         if version is None:
             raise _InvalidError(f"gives no version of `{name}`")

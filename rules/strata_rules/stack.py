@@ -50,6 +50,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     versions: Mapping[str, int]
     """The lock version of each versioned layer."""
     access: Access
+    repository: Path
+    """The git work tree that the stack file is in, else its folder: what is committed may name wheels there."""
     uv_cache: Path
     environ: Mapping[str, str]
     anew: frozenset[str] = frozenset()
@@ -148,6 +150,7 @@ def _lock(stack: Stack, layer: Layer, setting: Setting) -> Target:
         versioned=layer.spec.versioned,
         modules=setting.module_hashes.get(layer.env_name, ()),
         given=setting.given[layer.env_name],
+        repository=setting.repository,
         targets=Targets(_stated(layer, "linux_target"), _stated(layer, "macosx_target")),
         here=tuple(platform for platform in setting.platforms if platform in layer.platforms),
         lock_time=stack.uv.lock_time,
@@ -185,7 +188,7 @@ def _packages(stack: Stack, layer: Layer, platform: str, setting: Setting, unsur
         macosx_target=layer.macosx_target,
         lock_folder=setting.access.workspace / LOCK_FOLDER / layer.env_name,
         lock_file=f"{LOCK_FOLDER}/{layer.env_name}/pylock.{layer.env_name.replace('.', '_')}.toml",
-        access=setting.access._replace(wheel_folders=folders),
+        access=setting.access._replace(wheel_folders=(*folders, setting.repository)),
         is_runtime=layer.kind == "runtime",
         entry_points=stack.strata.entry_points,
         refuse_conflicts=stack.strata.conflicts == "error",

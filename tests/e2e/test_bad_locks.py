@@ -10,6 +10,7 @@ import pytest
 from refusals import refused
 from runtimes import OWN
 from space import Space
+from venvstacks_stack import make_repository
 
 from strata_rules.platforms import PLATFORMS, host_platform
 
@@ -155,6 +156,13 @@ def test_a_wheel_of_a_lock_lies_where_wheels_may_lie(built: Space) -> None:
     shutil.rmtree(built.store)
     said = refused(built, "build", "-q", code=2)
     assert said.startswith(f"error[wheel-outside]: the lock takes `{wheel.name}` from outside the workspace")
+    # A repository may keep its wheels beside its stacks: venvstacks' `build` asks no one to name their folder again.
+    make_repository(built.root.parent)
+    assert built.build().labels("failed") == set()
+    built.write(LOW, built.read(LOW).replace("../../../alpha", "../../../../alpha"))
+    wheel.rename(built.root.parents[1] / wheel.name)
+    shutil.rmtree(built.store)
+    assert refused(built, "build", "-q", code=2).startswith("error[wheel-outside]: ")
 
 
 def told(stderr: str, id: str) -> dict[str, list[str]]:

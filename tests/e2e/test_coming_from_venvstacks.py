@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,10 @@ def test_what_scripts_say_to_lock_and_build_alone_holds_for_what_they_do_then(bu
     built.build("--locked")
     said = fresh.strata("publish")
     assert (said.code, "hint: pass the wheel's folder with `--local-wheels`" in said.stderr) == (2, True)
+
+
+def test_the_module_is_the_command(built: Space) -> None:
+    """Scripts that say `python -m venvstacks` change that word as well."""
+    command = [sys.executable, "-m", "strata_rules", "show", "--json", "venvstacks.toml"]
+    done = subprocess.run(command, cwd=built.root, env=built.variables(), capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (built.ok("show", "--json").stdout, "")

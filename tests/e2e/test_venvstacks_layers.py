@@ -48,9 +48,10 @@ def both(venvstacks: Venvstacks, tmp_path_factory: pytest.TempPathFactory) -> It
     write_wheels(folder / "first", folder / "second")
     with Loopback(folder / "first") as first, Loopback(folder / "second") as second:
         write_sources(folder / "sources", venvstacks.runtime, first.host, second.host)
-        theirs = shutil.copytree(folder / "sources", folder / "theirs")
+        theirs = shutil.copytree(folder / "sources", folder / "theirs", symlinks=True)
         venvstacks.ok(theirs, "lock", "venvstacks.toml")
-        ours = Space(shutil.copytree(theirs, folder / "ours", ignore=lambda *_: ["_build"]), folder / "store")
+        root = shutil.copytree(theirs, folder / "ours", symlinks=True, ignore=lambda *_: ["_build"])
+        ours = Space(root, folder / "store")
         venvstacks.ok(theirs, "build", "--publish", "venvstacks.toml")
         ours.publish("--locked")
         made = Both(

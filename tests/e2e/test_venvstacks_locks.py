@@ -200,6 +200,21 @@ def test_a_changed_module_makes_a_new_version_without_a_resolution(venvstacks: V
     assert valid_for_both(venvstacks, project) == (ALL, ALL)
 
 
+def test_locks_of_its_first_beta(venvstacks: Venvstacks, project: Space) -> None:
+    """It wrote an empty marker for what every platform needs, and left the wheels of shared packages in."""
+    edit(project, "python-3.x", 'name = "alpha"\n', 'name = "alpha"\nmarker = ""\n', honest=True)
+    text = lock_path(project, "python-3.x").read_text()
+    wheels = text[text.index("[[packages.wheels]]") :]
+    shared = "marker = \"sys_platform == 'from_lower_layer'\"\n"
+    edit(project, "framework-low", shared, f"{shared}\n{wheels}", honest=True)
+    assert valid_for_both(venvstacks, project) == (ALL, ALL)
+    assert not {label for label in project.build("--locked").executed if label.endswith("/lock")}
+    project.ok("lock", "-q")
+    assert valid_for_both(venvstacks, project) == (ALL, ALL)
+    assert (project.site("framework-low") / "gamma.py").exists()
+    assert not (project.site("framework-low") / "alpha.py").exists()
+
+
 def test_local_wheels_without_sha256(venvstacks: Venvstacks, project: Space) -> None:
     """What uv once wrote of local wheels, and venvstacks accepts: a path, and no hash (its reference, §5.2 row 3)."""
     for layer in LAYERS:

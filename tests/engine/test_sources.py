@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Bench
@@ -10,7 +11,7 @@ from conftest import Bench
 from strata_engine.digest import ABSENT, Digest, stamp
 from strata_engine.errors import HostError, SpecError, StrataError
 from strata_engine.sources import Sources
-from strata_engine.tree import File, Symlink, Tree, entries
+from strata_engine.tree import EMPTY_TREE, File, Symlink, Tree, entries
 from strata_engine.workspace import Workspace
 
 
@@ -217,6 +218,31 @@ def test_symlinks_are_followed_where_that_is_asked(workspace: Workspace, sources
     assert files == {"m.py": m, "again/d.py": d, "both/deep/d.py": d}
     assert {("both", True), ("m.py", False), ("again", True)} <= set(asked)
     (root / "shared" / "deep" / "new.py").touch()
+    assert not sources.holds()
+
+
+def test_folders_of_which_nothing_is_taken_are_kept_where_that_is_asked(
+    workspace: Workspace, sources: Sources, bench: Bench
+) -> None:
+    root = workspace.root
+    for path in ("lib/void/inner", "lib/left", "lib/full", "lib/refused"):
+        (root / path).mkdir(parents=True)
+    (root / "lib/left/.note").touch()
+    (root / "lib/full/a").touch()
+
+    def accept(path: str, is_folder: bool) -> bool:
+        return not path.endswith((".note", "refused"))
+
+    def folders(**more: Any) -> dict[str, Tree]:
+        found = entries(bench.store, sources.tree(bench.store, "lib", accept, **more))
+        return {path: node for path, node in found if isinstance(node, Tree)}
+
+    assert folders().keys() == {"full"}
+    kept = folders(empty=lambda path: path != "left")
+    assert kept.keys() == {"full", "void", "void/inner"}
+    assert kept["void/inner"] == EMPTY_TREE
+    assert folders(empty=lambda path: True).keys() == {"full", "left", "void", "void/inner"}
+    (root / "lib/void/inner/new").touch()
     assert not sources.holds()
 
 

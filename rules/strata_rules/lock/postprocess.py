@@ -116,7 +116,7 @@ def usable(document: Mapping[str, Any], pylock: Pylock, request: Request, find: 
         index = without_credentials(str(raw.get("index", "")))
         origin = {"index": index} if index and not index.startswith("file:") else {}
         own = {} if package.from_lower_layer else {**origin, "wheels": wheels}
-        entries.append({**_bare(raw, raw.get("marker")), **own})
+        entries.append({**_bare(raw, raw.get("marker") or None), **own})
     return _render(request, entries) if changed else None
 
 

@@ -47,6 +47,8 @@ class LockAttrs(msgspec.Struct, frozen=True, kw_only=True):
     """The C library targets as the layer's table states them (for venvstacks' hashes)."""
     given: Given = Given()
     """What the command line says of where wheels come from: the request has it too."""
+    repository: Path | None = None
+    """Where wheels may lie that the lock names, beside the workspace and the declared folders."""
     here: tuple[str, ...] = ()
     """The platforms that the layer is built for in this build."""
     lock_time: datetime | None = None
@@ -65,6 +67,7 @@ def lock(ctx: RuleContext) -> tuple[LockInfo]:
         modules=attrs.modules,
         targets=attrs.targets,
         given=attrs.given,
+        repository=attrs.repository,
         here=attrs.here,
         variables=uv.settings(attrs.beside.environ),
         folders=tuple(folder.path for folder in wheel_sources(attrs.request, attrs.beside.environ)),

@@ -87,6 +87,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says, or said when the layer was locked."""
     folders: tuple[Path, ...] = ()
     """The local folders of wheels that are in the key."""
+    repository: Path | None = None
+    """Where wheels may lie that the lock names, beside the workspace and these folders."""
 
     @property
     def lock_input_hash(self) -> str:
@@ -155,7 +157,8 @@ def sha256_of(wheel: LockedWheel, asked: Asked) -> str | None:
     """Hash a local wheel as it is now; None where there is no such file, or it lies where none of ours can."""
     try:
         folder, root = asked.request.lock_folder, asked.request.uv.root
-        path = local_path(wheel, lock_folder=folder, workspace=root, wheel_folders=asked.folders)
+        allowed = asked.folders if asked.repository is None else (*asked.folders, asked.repository)
+        path = local_path(wheel, lock_folder=folder, workspace=root, wheel_folders=allowed)
         return _hash(path, stamp(path)) if path.is_file() else None
     except (OSError, SpecError):
         return None

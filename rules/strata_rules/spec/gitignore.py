@@ -99,6 +99,22 @@ class WorkTree:
         above = [folder for folder in reversed(path.parents) if folder.is_relative_to(self.top)]
         return any(self.ignores(folder, is_folder=True) for folder in (*above, path))
 
+    def holds(self, folder: Path) -> bool:
+        """Tell whether a folder that is not ignored has anything in it that git keeps: else a clone has no such folder.
+
+        Nothing is known of what is outside the work tree, so it counts as kept.
+        """
+        if not folder.is_relative_to(self.top):
+            return True
+        self._probe(folder)
+        for path in sorted(folder.iterdir()):
+            is_folder = path.is_dir() and not path.is_symlink()
+            if path.name == ".git" or self.ignores(path, is_folder=is_folder):
+                continue
+            if not is_folder or self.holds(path):
+                return True
+        return False
+
     def _rules_of(self, file: Path) -> list[_Rule]:
         rules = self._rules.get(file)
         if rules is None:

@@ -2,7 +2,8 @@
 
 It must not copy or hash anything: it gives the inputs that the engine captures. A folder is shipped without bytecode
 caches and, in a git work tree, without what git ignores and git's own files, and with what its symlinks lead to; a
-single file is shipped as it is.
+single file is shipped as it is. Of a folder in it that holds nothing but what is left out only the name is shipped, if
+git keeps that: for a `.gitkeep`, say.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class _Finder:
                 "ignored-module", message, place, hint="bring it back in `.gitignore` with a `!` pattern"
             )
             return None
-        tree = SourceTree(self._named(path), accept=accept_shipped(path, self.work_tree), follow=True)
+        accept = accept_shipped(path, self.work_tree)
+        tree = SourceTree(self._named(path), accept=accept, follow=True, empty=keep_empty(path, self.work_tree))
         return Module(import_name=path.stem, file_name=path.name, path=path, input=tree)
 
     def _named(self, path: Path) -> str:
@@ -134,3 +136,11 @@ def accept_shipped(folder: Path, work_tree: WorkTree | None) -> Callable[[str, b
         return not name.startswith(".git") and not work_tree.ignores(folder / path, is_folder=is_folder)
 
     return accept
+
+
+def keep_empty(folder: Path, work_tree: WorkTree | None) -> Callable[[str], bool]:
+    """Give what tells of a folder in a module, of which nothing is shipped, whether its name is.
+
+    venvstacks ships it always. But a folder in which git keeps nothing is what is left of a package on this machine.
+    """
+    return lambda path: work_tree is None or work_tree.holds(folder / path)
