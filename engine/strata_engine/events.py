@@ -97,6 +97,23 @@ class Warned(Event, frozen=True):
     label: str = ""
 
 
+class Fetching(Event, frozen=True):
+    """An output that a remote cache has is brought here, because something reads it."""
+
+    label: str
+    done: int
+    """Bytes."""
+    total: int
+
+
+class Fetched(Event, frozen=True):
+    """It is here, or as much of it as remote caches had."""
+
+    label: str
+    done: int
+    seconds: float
+
+
 class Placed(Event, frozen=True):
     """An output was put at its place in the workspace."""
 

@@ -27,8 +27,8 @@ from strata_engine.cas import BlobLost
 from strata_engine.decision import Decider, MustRun, entry_of, may_leave, size_of, warnings_of, warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
-from strata_engine.events import ActionStarted, Listener, Outcome, Waiting, Warned
-from strata_engine.executor import Cancelled, Executor, in_thread, is_plain
+from strata_engine.events import ActionStarted, Fetched, Fetching, Listener, Outcome, Waiting, Warned
+from strata_engine.executor import PROGRESS_INTERVAL, Cancelled, Executor, in_thread, is_plain
 from strata_engine.graph import ActionGraph
 from strata_engine.groups import Groups
 from strata_engine.history import Past
@@ -440,12 +440,41 @@ class Executions:
             if children.cancelled.is_set():
                 raise Cancelled
 
-        self._remotes.fetch(lost, check)
+        came = _Arriving(ref.label, sum(digest.size for digest in lost), self._emit)
+        self._remotes.fetch(lost, check, came.add)
+        came.end()
         finished, action = self._done[ref.label], self._graph.item(ref.label)
         lost = self._lost(ref)
         if lost and finished.key is not None and isinstance(action, Action) and may_leave(action):
             self._remotes.disbelieve(finished.key)
         return lost
+
+
+class _Arriving:
+    """How much of an output has come from remotes, told now and then; for any thread."""
+
+    def __init__(self, label: str, total: int, emit: Listener) -> None:
+        self._label = label
+        self._total = total
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._begun = self._told = time.monotonic()
+        self._done = 0
+        emit(Fetching(label, 0, total))
+
+    def add(self, size: int) -> None:
+        """Count bytes that came."""
+        now = time.monotonic()
+        with self._lock:
+            self._done += size
+            done, told = self._done, now - self._told >= PROGRESS_INTERVAL
+            self._told = now if told else self._told
+        if told:
+            self._emit(Fetching(self._label, done, self._total))
+
+    def end(self) -> None:
+        """Say that no more comes."""
+        self._emit(Fetched(self._label, self._done, time.monotonic() - self._begun))
 
 
 class Claim:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from strata_engine.errors import Diagnostic, render
-from strata_engine.events import ActionFinished, ActionStarted, Event, Outcome, Placed, Warned
+from strata_engine.events import ActionFinished, ActionStarted, Event, Fetched, Outcome, Placed, Warned
 from strata_engine.workspace import write_atomically
 
 FOLDER = "traces"
@@ -25,7 +25,7 @@ KEPT = 20
 KEPT_OUTPUT = 1 << 16
 """Characters kept of what a failed action's subprocess printed: the last ones."""
 
-CRITICAL, PLACING = "critical path", "placing"
+CRITICAL, PLACING, FETCHING = "critical path", "placing", "from remote"
 _MESSAGE = "message"
 
 
@@ -72,6 +72,8 @@ class Recorder:
         self._begun = time.monotonic()
         self._running: dict[str, tuple[float, ActionStarted]] = {}
         self._said: set[Diagnostic] = set()
+        self._lanes: list[float] = []
+        """When each track of fetched outputs is free."""
         self.failed = False
         """Whether any action failed."""
         self.spans: list[Span] = []
@@ -98,10 +100,21 @@ class Recorder:
                 why = str(begun.reasons[0]) if begun.reasons else ""
                 track = f"{begun.pool} {begun.slot}"
                 self.spans.append(Span(track, label, begun.mnemonic, start, seconds, event.outcome.value, why))
+            case Fetched(label=label, seconds=seconds, done=done):
+                why = f"{done} bytes"
+                self.spans.append(
+                    Span(self._lane(now - seconds, now), label, "Remote", now - seconds, seconds, "fetched", why)
+                )
             case Placed(label=label, seconds=seconds, path=path):
                 self.spans.append(Span(PLACING, label, "Place", now - seconds, seconds, "placed", path))
             case _:
                 pass
+
+    def _lane(self, start: float, end: float) -> str:
+        """Give a track on which nothing else is drawn at that time: outputs come side by side."""
+        free = next((n for n, busy in enumerate(self._lanes) if busy <= start), len(self._lanes))
+        self._lanes[free:] = [end, *self._lanes[free + 1 :]]
+        return f"{FETCHING} {free}"
 
     def _say(self, now: float, diagnostics: Iterable[Diagnostic], label: str, output: str = "") -> None:
         # A cached warning is told more than once; what was printed is told with the first of a failure's messages.
@@ -113,11 +126,16 @@ class Recorder:
                 output = ""
 
 
+def runs(span: Span) -> bool:
+    """Tell whether a span is of an action that was executed."""
+    return span.track != PLACING and not span.track.startswith(FETCHING)
+
+
 def document(run: str, spans: Sequence[Span], critical: Sequence[str], messages: Sequence[Message] = ()) -> bytes:
     """Give the trace of a build as JSON; the actions on its critical path are drawn once more on a row of their own."""
     spans = _apart(spans)
     on_path = set(critical)
-    rows = [span._replace(track=CRITICAL) for span in spans if span.label in on_path and span.track != PLACING]
+    rows = [span._replace(track=CRITICAL) for span in spans if span.label in on_path and runs(span)]
     tracks = {CRITICAL: 0} | {name: n for n, name in enumerate(sorted({s.track for s in spans}, key=_order), start=1)}
     events: list[dict[str, Any]] = [_named("process_name", 0, f"strata {run}")]
     for name, number in tracks.items():
@@ -249,7 +267,7 @@ def _running(spans: Sequence[Span]) -> list[dict[str, Any]]:
     """Count what runs at once, as a row of its own."""
     changes: dict[int, int] = {}
     for span in spans:
-        if span.track != PLACING:
+        if runs(span):
             start = _micro(span.start)
             changes[start] = changes.get(start, 0) + 1
             end = _micro(span.start + span.seconds)

@@ -13,6 +13,8 @@ from strata_engine.events import (
     BuildFinished,
     BuildStarted,
     Event,
+    Fetched,
+    Fetching,
     GraphGrew,
     Outcome,
     Waiting,
@@ -33,6 +35,22 @@ def told(*events: tuple[float, Event]) -> BuildView:
     for now, event in events:
         view = fold(view, event, now)
     return view
+
+
+def test_what_comes_from_a_remote_is_shown_while_it_comes() -> None:
+    coming = (
+        (100.0, BuildStarted(run="1", total=2)),
+        (100.0, finished("app-x/link", Outcome.REMOTE)),
+        (100.0, Fetching(label="app-x/link", done=0, total=48_100_000)),
+        (101.0, Fetching(label="app-x/link", done=12_300_000, total=48_100_000)),
+    )
+    assert render(told(*coming), 102.0, 100) == [
+        "1/2 actions · 1 hit · 1 running · 2.0 s",
+        "     2.0 s  app-x/link from remote  12.3/48.1 MB  6.2 MB/s",
+    ]
+    # Where it did not come whole, the action itself runs.
+    view = told(*coming, (102.0, Fetched("app-x/link", 12_300_000, 2.0)), (102.0, started("app-x/link")))
+    assert render(view, 103.0, 100)[1:] == ["     1.0 s  app-x/link"]
 
 
 def test_a_build_in_the_middle() -> None:

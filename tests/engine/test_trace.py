@@ -11,7 +11,8 @@ from builds import Site, combine, make
 
 from strata_engine.action import Execution
 from strata_engine.errors import ActionError, Diagnostic
-from strata_engine.trace import CRITICAL, KEPT, KEPT_OUTPUT, Message, Span, document, read, traces
+from strata_engine.events import Fetched
+from strata_engine.trace import CRITICAL, KEPT, KEPT_OUTPUT, Message, Recorder, Span, document, read, runs, traces
 from strata_engine.tree import Artifact
 
 
@@ -50,6 +51,17 @@ def test_every_build_that_did_anything_is_traced(tmp_path: Path) -> None:
     assert one["dur"] >= 30_000
     site.build([*chain, *beside], None, {"out": "c"})
     assert newest(site)["otherData"] == {"run": result.run}, "nothing ran"
+
+
+def test_what_came_from_remotes_has_tracks_of_its_own() -> None:
+    recorder = Recorder()
+    for label, seconds in (("a", 0.5), ("b", 0.4), ("c", 0.0)):
+        recorder(Fetched(label, 10, seconds))
+    assert [span.track for span in recorder.spans] == ["from remote 0", "from remote 1", "from remote 0"]
+    assert not any(map(runs, recorder.spans))
+    trace = json.loads(document("run", recorder.spans, ["a"]))
+    assert set(rows(trace).values()) == {"critical path", "from remote 0", "from remote 1"}
+    assert len(complete(trace)) == 3, "none of them is on the critical path"
 
 
 def test_tools_can_draw_it(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from strata_engine.events import (
     BuildFinished,
     BuildStarted,
     Event,
+    Fetched,
+    Fetching,
     GraphGrew,
     Outcome,
     Waiting,
@@ -86,12 +88,8 @@ def fold(view: BuildView, event: Event, now: float) -> BuildView:
             return view._replace(total=total)
         case ActionStarted(label=label):
             return view._replace(running={**view.running, label: Running(label, now)}, waiting=None)
-        case ActionProgress(label=label, done=done, total=total) if label in view.running:
-            running = view.running[label]
-            heard = running._replace(done=done, total=total, rate_from=running.rate_from or (now, done))
-            return view._replace(running={**view.running, label: heard})
-        case ActionOutput(label=label, line=line) if label in view.running:
-            return view._replace(running={**view.running, label: view.running[label]._replace(line=line)})
+        case ActionProgress() | ActionOutput() | Fetching() | Fetched():
+            return view._replace(running=_going_on(view.running, event, now))
         case ActionFinished(label=label, outcome=outcome):
             counts = {**view.counts, outcome: view.counts.get(outcome, 0) + 1}
             if label not in view.running:
@@ -104,6 +102,28 @@ def fold(view: BuildView, event: Event, now: float) -> BuildView:
             return view._replace(finished=event, running={}, waiting=None)
         case _:
             return view
+
+
+def _going_on(
+    running: Mapping[str, Running], event: ActionProgress | ActionOutput | Fetching | Fetched, now: float
+) -> Mapping[str, Running]:
+    """Give what goes on after something was told of it."""
+    # Beside the action of that name, which may run again where no remote has all of its output.
+    name = f"{event.label} from remote" if isinstance(event, Fetching | Fetched) else event.label
+    at = running.get(name)
+    match event:
+        case Fetched():
+            return {label: value for label, value in running.items() if label != name}
+        case Fetching() if at is None:
+            at = Running(name, now)
+        case _:
+            pass
+    if at is None:
+        return running
+    if isinstance(event, ActionOutput):
+        return {**running, name: at._replace(line=event.line)}
+    heard = at._replace(done=event.done, total=event.total, rate_from=at.rate_from or (now, event.done))
+    return {**running, name: heard}
 
 
 def header(view: BuildView, now: float, width: int = 1000) -> str:

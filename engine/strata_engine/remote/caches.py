@@ -90,9 +90,9 @@ class RemoteCaches:
             self._tally.count(hits=1, saved=answer.seconds - (time.monotonic() - begun))
         return answer
 
-    def fetch(self, digests: Sequence[Digest], check: Check) -> set[Digest]:
-        """Bring blobs into the store; give those that no remote has. Raises HostError."""
-        return self._reads.fetch(digests, check)
+    def fetch(self, digests: Sequence[Digest], check: Check, progress: Callable[[int], None]) -> set[Digest]:
+        """Bring blobs into the store; give those that no remote has. See `Reads.fetch`. Raises HostError."""
+        return self._reads.fetch(digests, check, progress)
 
     def disbelieve(self, key: Digest) -> None:
         """Take no more results of an action in this build: what one named is gone."""

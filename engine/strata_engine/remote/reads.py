@@ -11,6 +11,7 @@ second time by the same build.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from strata_engine.remote.found import Answer, Found, Untrusted
 from strata_engine.remote.results import Incoming, Packed, Whole, gathered, incoming, unpacked
 from strata_engine.remote.signing import PublicKey, Signed, Unsigned, WrongSignature, verified
 from strata_engine.remote.tally import Tally
-from strata_engine.tree import Artifact, File, Tree
+from strata_engine.tree import Artifact, BlobWriter, File, Tree
 
 ALONE = 1 << 20
 """Bytes from which on a blob comes by itself, straight into the store."""
@@ -95,14 +96,19 @@ class Reads:
                 untrusted = untrusted or answer
         return untrusted
 
-    def fetch(self, digests: Iterable[Digest], check: Check) -> set[Digest]:
-        """Bring blobs into the store; give those that no remote has. Raises HostError as `find` does."""
+    def fetch(
+        self, digests: Iterable[Digest], check: Check, progress: Callable[[int], None] = lambda _: None
+    ) -> set[Digest]:
+        """Bring blobs into the store; give those that no remote has. Raises HostError as `find` does.
+
+        `progress` is told of bytes as they come, from whichever thread.
+        """
         wanted = set(digests)
         for endpoint in self._endpoints:
             for zone in endpoint.places(self._zones):
                 if not wanted:
                     return wanted
-                wanted -= self._fetch_there(endpoint, zone, wanted, check)
+                wanted -= self._fetch_there(endpoint, zone, wanted, check, progress)
         return wanted
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -172,7 +178,9 @@ class Reads:
 
     # -- blobs -------------------------------------------------------------------------------------------------------
 
-    def _fetch_there(self, endpoint: Endpoint, zone: str, wanted: set[Digest], check: Check) -> set[Digest]:
+    def _fetch_there(
+        self, endpoint: Endpoint, zone: str, wanted: set[Digest], check: Check, progress: Callable[[int], None]
+    ) -> set[Digest]:
         """Bring what one remote has; give what came."""
         small = sorted(digest for digest in wanted if digest.size < ALONE)
         came: set[Digest] = set()
@@ -180,9 +188,10 @@ class Reads:
             for digest, data in self._small(endpoint, zone, batch, check).items():
                 self._cas.put_named(digest, data)
                 came.add(digest)
+                progress(digest.size)
 
         def one(digest: Digest, check: Check) -> bool:
-            return self._large(endpoint, zone, digest, check)
+            return self._large(endpoint, zone, digest, check, progress)
 
         large = sorted(wanted - set(small), reverse=True, key=lambda digest: digest.size)
         there = abreast(large, one, check, width=ABREAST)
@@ -199,10 +208,39 @@ class Reads:
 
         return endpoint.read(zone, asked, {})
 
-    def _large(self, endpoint: Endpoint, zone: str, digest: Digest, check: Check) -> bool:
-        came = endpoint.read(zone, lambda backend: backend.read(digest, self._cas.writer, check), otherwise=False)
+    def _large(
+        self,
+        endpoint: Endpoint,
+        zone: str,
+        digest: Digest,
+        check: Check,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> bool:
+        @contextlib.contextmanager
+        def sink() -> Iterator[BlobWriter]:
+            with self._cas.writer() as writer:
+                yield _Counting(writer, progress)
+
+        came = endpoint.read(zone, lambda backend: backend.read(digest, sink, check), otherwise=False)
         self._tally.count(read=digest.size if came else 0)
         return came
+
+
+class _Counting:
+    """A blob in the making of which is told how much there is."""
+
+    def __init__(self, writer: BlobWriter, progress: Callable[[int], None]) -> None:
+        self._writer = writer
+        self._progress = progress
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take the next bytes."""
+        self._progress(len(data))
+        return self._writer.write(data)
+
+    def commit(self, expected_sha256: str | None = None) -> Digest:
+        """Put the blob into the store."""
+        return self._writer.commit(expected_sha256)
 
 
 def _checked(came: Incoming, fixed: str | None) -> Incoming:

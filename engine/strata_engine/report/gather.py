@@ -30,7 +30,7 @@ from strata_engine.report.data import (
 )
 from strata_engine.run_record import ActionReport, RunRecord
 from strata_engine.staleness import Reason
-from strata_engine.trace import PLACING, Traced
+from strata_engine.trace import PLACING, Traced, runs
 from strata_engine.why import Story
 
 MOST_TEXT = 600
@@ -344,6 +344,6 @@ def _workers(traced: Traced | None) -> dict[str, int] | None:
     workers: dict[str, int] = {}
     for span in traced.spans if traced is not None else ():
         pool, _, slot = span.track.rpartition(" ")
-        if slot.isdecimal():
+        if slot.isdecimal() and runs(span):
             workers[pool] = max(workers.get(pool, 0), int(slot) + 1)
     return workers or None
