@@ -85,13 +85,26 @@ def remote_settings(
 
 
 def zone_of_ci(environ: Mapping[str, str]) -> str:
-    """Give the zone of a build that nobody has given one: that of the proposed change that a CI service builds.
+    """Give the zone of a build that nobody has given one: on a CI service that of the change or branch that it builds.
 
-    What is not a proposal that can be recognized is `main`; whether that may be written, the server decides.
+    `main` is what is built elsewhere, of the default branch, or of a ref that the service protects. Whether somebody
+    may write there is for the server to decide.
     """
-    found = re.fullmatch(r"refs/pull/(\d+)/\w+", environ.get("GITHUB_REF", ""))
+    ref = environ.get("GITHUB_REF", "")
+    found = re.fullmatch(r"refs/pull/(\d+)/\w+", ref)
     number = found[1] if found else environ.get("CI_MERGE_REQUEST_IID", "")
-    return f"pr/{number}" if number.isascii() and number.isdigit() else MAIN
+    if number.isascii() and number.isdigit():
+        return f"pr/{number}"
+    if environ.get("GITHUB_EVENT_NAME") == "pull_request_target":
+        # It says that it builds the branch, and may build whatever somebody has proposed.
+        return "pr/target"
+    name = re.sub(r"^refs/(heads|tags)/", "", ref) or environ.get("CI_COMMIT_REF_NAME", "")
+    usual = environ.get("CI_DEFAULT_BRANCH") or "main"
+    protected = "true" in {environ.get("GITHUB_REF_PROTECTED"), environ.get("CI_COMMIT_REF_PROTECTED")}
+    if not name or protected or name in {usual, "main", "master"}:
+        return MAIN
+    parts = (re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9_]", "_", part) for part in name[:150].split("/"))
+    return "/".join(("branch", *(part for part in parts if part)))
 
 
 def joined(settings: Sequence[RemoteSettings]) -> RemoteSettings:
