@@ -21,6 +21,7 @@ class OtherPart(Fault):
 
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_OWN_ROLE = re.compile(r"performing \w+ http://169\.254\.")
 _WRITES = re.compile(r"performing (PUT|POST) ")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 
@@ -49,12 +50,11 @@ _STATUSES = {
     Trouble.FAILING: {408, 425, 429, 500, 502, 503, 504},
 }
 
-_OTHER_PART = ("non-partial response", "Content-Range", "UnexpectedRange")
+_OTHER_PART = ("non-partial response", "Content-Range", "UnexpectedRange", "InvalidRangeRequest")
 
 _WORDS = (
-    ("169.254.169.254", (Trouble.REFUSED, "the role of this machine gives no credentials", False)),
     ("kind: Timeout", (Trouble.UNREACHABLE, "no connection within {connect:g} s", False)),
-    ("nvalid peer certificate", (Trouble.UNREACHABLE, "its certificate is not valid here", False)),
+    ("InvalidCertificate", (Trouble.UNREACHABLE, "its certificate is not valid here", False)),
     ("dns error", (Trouble.UNREACHABLE, "no such host", True)),
     ("ConnectionRefused", (Trouble.UNREACHABLE, "Connection refused", True)),
     ("kind: Connect", (Trouble.UNREACHABLE, "no connection", True)),
@@ -73,6 +73,8 @@ _WORDS = (
 
 def told(said: str, where: str, connect: float) -> Fault | Absent:
     """Give what to raise for what obstore said; `connect` is how many seconds a connection was waited for."""
+    if _OWN_ROLE.search(said):
+        return Fault(Trouble.REFUSED, where, "the role of this machine, which was asked for, gives no credentials")
     status = _STATUS.search(said)
     if status is None:
         return _of_words(said, where, connect)

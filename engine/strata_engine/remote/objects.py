@@ -3,18 +3,23 @@
 The keys of objects are those of the Bazel HTTP protocol, `PREFIX/ac/HASH` and `PREFIX/cas/HASH`, so that whatever
 serves the bucket over HTTP serves the same cache. What the environment says of a cloud is `clouds`' business.
 
-Hard part: obstore blocks where nothing hears a cancellation, or it is asynchronous. So each call runs a small event
-loop of asyncio on the thread that made it; in turns its check is made and its progress looked at, and what is given up
-is cancelled. obstore tells what went wrong in a text that quotes URLs and the server. It is read, and never shown.
+Hard part: obstore blocks where nothing hears a cancellation. Its asynchronous half does hear one, but its own threads
+then touch Python's objects at a time of their choosing, which ends a process that is about to end with an abort: seen
+in one of ten. So blocking calls are made `aside`, and what is given up there ends when its server or a time-out says
+so. obstore tells what went wrong in a text that quotes URLs and the server. It is read, and never shown.
+
+Out of reach: obstore follows redirects of a GET, ten at most, and may take credentials along that are in headers. It
+goes where a server sends it that has been given them already; with what comes back it is as with everything else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+import queue
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,6 +28,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote.arrival import Arrival, arrive
+from strata_engine.remote.aside import Abandoned, Hands, Work, aside
 from strata_engine.remote.backend import (
     LARGEST_RESULT,
     Brought,
@@ -48,7 +54,6 @@ PARTS = 4
 
 _MOST_PARTS = 9_000
 """S3 takes 10,000."""
-_TURN = 0.1
 _TRICKLE = 16 << 10
 """Bytes that must come in the time of a stall."""
 _SENT = 2 << 20
@@ -56,9 +61,10 @@ _SENT = 2 << 20
 _IDLE = timedelta(seconds=30)
 _NEVER = timedelta(days=365)
 
+_Hands: TypeAlias = "Hands[Any]"
 Bucket: TypeAlias = S3Store | GCSStore | AzureStore
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Hashable)
 Answer = TypeVar("Answer")
 
 
@@ -69,6 +75,8 @@ def bucket_of(scheme: str, name: str, prefix: str, settings: Settings, limits: L
         # obstore's own 30 s are for all of a transfer.
         "timeout": _NEVER,
         "connect_timeout": timedelta(seconds=limits.connect),
+        # What was given up ends some time, too.
+        "read_timeout": timedelta(seconds=2 * limits.stall * (1 + PARTS * PART / _SENT)),
         "pool_idle_timeout": _IDLE,
         "user_agent": "strata",
     }
@@ -96,7 +104,7 @@ def bucket_of(scheme: str, name: str, prefix: str, settings: Settings, limits: L
 
 
 class ObjectCache:
-    """One cache (`backend.Backend`). Methods may be called from any thread without an event loop of its own."""
+    """One cache (`backend.Backend`). Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -125,262 +133,198 @@ class ObjectCache:
 
     def capabilities(self, check: Check) -> Capabilities:
         """Look for the empty blob: of a bucket that is not there, a GET alone is told."""
-        self._run(lambda progress: self._whole(_blob(EMPTY), 0, progress), check)
+        self._whole(_blob(EMPTY), 0, check)
         return Capabilities()
 
     def get_result(self, address: Digest, check: Check) -> bytes | None:
         """Give what lies under `ac/`; nothing proves it but that it is whole."""
-        data = self._run(lambda progress: self._whole(f"ac/{address.hash}", LARGEST_RESULT, progress), check)
+        data = self._whole(f"ac/{address.hash}", LARGEST_RESULT, check)
         if data is not None and len(data) > LARGEST_RESULT:
             raise self._fault(Trouble.BROKEN, f"an answer of more than {LARGEST_RESULT} bytes")
         return data
 
     def put_result(self, address: Digest, data: bytes, check: Check) -> None:
         """Put it under `ac/`."""
-        self._run(lambda progress: self._put(f"ac/{address.hash}", data, progress), check)
+        self._each([f"ac/{address.hash}"], lambda path, hands: self._put(path, data, hands), check, sent=len(data))
 
     def missing(self, digests: Iterable[Digest], check: Check) -> set[Digest]:
         """Ask for each one's size, side by side."""
         wanted = list(dict.fromkeys(digest for digest in digests if digest != EMPTY))
-        there = self._run(lambda progress: _abreast(wanted, lambda digest: self._is_there(digest, progress)), check)
-        return {digest for digest, found in zip(wanted, there, strict=True) if not found}
+        there = self._each(wanted, lambda digest, _: self._is_there(digest), check)
+        return {digest for digest in wanted if not there[digest]}
 
     def read(self, digest: Digest, sink: Sink, check: Check) -> bool:
         """Commit a blob to `sink`, going on where a cut body stopped; False where it is not there."""
-
-        def fill(arrival: Arrival) -> bool:
-            return self._run(lambda progress: self._fill(arrival, progress), check)
-
-        return arrive(digest, sink, fill, self._patience, self._shown, check)
+        return arrive(digest, sink, lambda arrival: self._fill(arrival, check), self._patience, self._shown, check)
 
     def write(self, digest: Digest, source: Source, check: Check) -> None:
         """Put a blob under `cas/`, in parts where it is large."""
         if digest == EMPTY:
             return
         if digest.size > self._part:
-            self._run(lambda progress: self._put_parts(digest, source, progress), check)
+            self._patience.repeat(lambda: self._put_parts(digest, source, check), check)
             return
         with source() as stream:
             data = _read(stream, digest.size)
         if len(data) != digest.size:
             raise ValueError(f"a source that is shorter than {digest}")
-        self._run(lambda progress: self._put(_blob(digest), data, progress), check)
+        self._each([_blob(digest)], lambda path, hands: self._put(path, data, hands), check, sent=len(data))
 
     def read_many(self, digests: Iterable[Digest], check: Check) -> Brought:
         """Get small blobs side by side."""
         wanted = within_batch(digests)
 
-        def read(progress: _Progress) -> Coroutine[Any, Any, list[bytes | None]]:
-            return _abreast(wanted, lambda digest: self._small(digest, progress))
+        def small(digest: Digest, hands: _Hands) -> bytes | None:
+            return b"" if digest == EMPTY else self._body(_blob(digest), digest.size, hands)
 
-        found = self._run(read, check)
-        right = {digest: data for digest, data in zip(wanted, found, strict=True) if data is not None}
-        wrong = frozenset(digest for digest, data in right.items() if Digest.of(data) != digest)
-        return Brought({digest: data for digest, data in right.items() if digest not in wrong}, wrong)
+        found = self._each(wanted, small, check)
+        came = {digest: data for digest in wanted if (data := found[digest]) is not None}
+        wrong = frozenset(digest for digest, data in came.items() if Digest.of(data) != digest)
+        return Brought({digest: data for digest, data in came.items() if digest not in wrong}, wrong)
 
     def write_many(self, blobs: Mapping[Digest, bytes], check: Check) -> None:
         """Put small blobs side by side."""
         wanted = [digest for digest in within_batch(blobs) if digest != EMPTY]
 
-        def write(progress: _Progress) -> Coroutine[Any, Any, list[None]]:
-            return _abreast(wanted, lambda digest: self._put(_blob(digest), blobs[digest], progress))
+        def put(digest: Digest, hands: _Hands) -> None:
+            self._put(_blob(digest), blobs[digest], hands)
 
-        self._run(write, check)
+        self._each(wanted, put, check, sent=sum(digest.size for digest in wanted))
 
-    async def _is_there(self, digest: Digest, progress: _Progress) -> bool:
-        async def once() -> bool:
-            try:
-                found = await self._asked(self._bucket.head_async(_blob(digest)))
-            except Absent:
-                return False
-            finally:
-                progress.moved()
-            return found["size"] == digest.size
+    def _is_there(self, digest: Digest) -> bool:
+        try:
+            return self._asked(lambda: self._bucket.head(_blob(digest)))["size"] == digest.size
+        except Absent:
+            return False
 
-        return await self._repeated(once, progress)
+    def _whole(self, path: str, most: int, check: Check) -> bytes | None:
+        return self._each([path], lambda path, hands: self._body(path, most, hands), check)[path]
 
-    async def _small(self, digest: Digest, progress: _Progress) -> bytes | None:
-        return b"" if digest == EMPTY else await self._whole(_blob(digest), digest.size, progress)
-
-    async def _whole(self, path: str, most: int, progress: _Progress) -> bytes | None:
-        """Give an object that is held in memory; where it has more than `most` bytes, that many and one."""
-
-        async def once() -> bytes | None:
-            try:
-                reply = await self._asked(self._bucket.get_async(path))
-            except Absent:
-                progress.moved()
-                return None
-            body = bytearray()
-            size = reply.meta["size"]
-            if size <= most:
-                async for chunk in self._chunks(reply.stream(_TRICKLE)):
-                    progress.moved()
-                    body += chunk
-                if len(body) != size:
-                    raise self._fault(Trouble.BROKEN, f"{len(body)} bytes in place of {size}", again=True)
-                return bytes(body)
-            progress.moved()
+    def _body(self, path: str, most: int, hands: _Hands) -> bytes | None:
+        """Give an object that is held in memory; where it has more than `most` bytes, others, one more than that."""
+        try:
+            reply = self._asked(lambda: self._bucket.get(path))
+        except Absent:
+            return None
+        size = reply.meta["size"]
+        if size > most:
             return bytes(most + 1)
+        body = bytearray()
+        for chunk in self._chunks(reply.stream(_TRICKLE)):
+            hands.check()
+            hands.moved()
+            body += chunk
+        if len(body) != size:
+            raise self._fault(Trouble.BROKEN, f"{len(body)} bytes in place of {size}", again=True)
+        return bytes(body)
 
-        return await self._repeated(once, progress)
+    def _put(self, path: str, data: bytes, hands: _Hands) -> None:
+        hands.moved()
+        self._asked(lambda: self._bucket.put(path, data, use_multipart=False))
 
-    async def _fill(self, arrival: Arrival, progress: _Progress) -> bool:
+    def _fill(self, arrival: Arrival, check: Check) -> bool:
         """Make one request for what is still to come of a blob; False where it is not there."""
         start, digest = arrival.received, arrival.digest
-        try:
-            reply = await self._asked(
-                self._bucket.get_async(_blob(digest), options={"range": {"offset": start}} if start else None)
+
+        def fetch(hands: Hands[bytes]) -> None:
+            reply = self._asked(
+                lambda: self._bucket.get(_blob(digest), options={"range": {"offset": start}} if start else None)
             )
+            size = reply.meta["size"]
+            if size != digest.size:
+                raise OtherPart(Trouble.BROKEN, self._shown, f"{size} bytes in the place of `{digest}`")
+            for chunk in self._chunks(reply.stream(_TRICKLE)):
+                hands.give(chunk)
+
+        try:
+            with contextlib.closing(self._watched([fetch], check)) as chunks:
+                for chunk in chunks:
+                    if not arrival.take(chunk):
+                        raise self._fault(Trouble.BROKEN, f"more bytes than `{digest}` has")
         except Absent:
             return False
         except OtherPart as fault:
             arrival.restart()
             raise self._fault(fault.trouble, fault.text, again=start > 0) from None
-        if reply.meta["size"] != digest.size:
-            arrival.restart()
-            text = f"{reply.meta['size']} bytes in the place of `{digest}`"
-            raise self._fault(Trouble.BROKEN, text, again=start > 0)
-        async for chunk in self._chunks(reply.stream(_TRICKLE)):
-            if not arrival.take(chunk):
-                raise self._fault(Trouble.BROKEN, f"more bytes than `{digest}` has")
-            progress.moved()
         if arrival.received < digest.size:
             raise self._fault(Trouble.BROKEN, f"{arrival.received} bytes of `{digest}`", again=True)
         return True
 
-    async def _put(self, path: str, data: bytes, progress: _Progress) -> None:
-        async def once() -> None:
-            with progress.sending(len(data)):
-                await self._asked(self._bucket.put_async(path, data, use_multipart=False))
+    def _put_parts(self, digest: Digest, source: Source, check: Check) -> None:
+        """Send a blob in parts. obstore takes back a begun upload where it fails, and where the parts end early."""
+        size = max(self._part, -(-digest.size // _MOST_PARTS))
+        feed: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
-        await self._repeated(once, progress)
-
-    async def _put_parts(self, digest: Digest, source: Source, progress: _Progress) -> None:
-        """Send a blob in parts. obstore takes back a begun upload, but for one that is given up on the way."""
-        part = max(self._part, -(-digest.size // _MOST_PARTS))
-
-        async def parts() -> AsyncIterator[bytes]:
+        def parts(hands: Hands[None]) -> Iterator[bytes]:
             left = digest.size
-            with source() as stream:
-                while left and (data := _read(stream, min(part, left))):
-                    left -= len(data)
-                    # That it is wanted says that an earlier one has arrived.
-                    progress.moved()
-                    yield data
-            if left:
-                raise ValueError(f"a source that is shorter than {digest}")
+            while left > 0:
+                # That another part is wanted says that an earlier one has arrived. It is read where the call was made.
+                hands.give(None)
+                part = feed.get()
+                if part is None:
+                    raise Abandoned
+                left -= len(part)
+                yield part
 
-        async def once() -> None:
-            with progress.sending(PARTS * part):
-                sending = self._bucket.put_async(_blob(digest), parts(), chunk_size=part, max_concurrency=PARTS)
-                await self._asked(sending)
+        def send(hands: Hands[None]) -> None:
+            self._asked(lambda: self._bucket.put(_blob(digest), parts(hands), chunk_size=size, max_concurrency=PARTS))
 
-        await self._repeated(once, progress)
-
-    def _run(self, work: Callable[[_Progress], Coroutine[Any, Any, Answer]], check: Check) -> Answer:
-        """Run asynchronous work on this thread until it is done, unwanted or stalled."""
-
-        async def watched() -> Answer:
-            progress = _Progress(self._stall)
-            running = asyncio.ensure_future(work(progress))
+        with source() as stream, contextlib.closing(self._watched([send], check, sent=PARTS * size)) as wanted:
+            left = digest.size
             try:
-                while not (await asyncio.wait({running}, timeout=_TURN))[0]:
-                    check()
-                    if progress.has_stalled():
-                        text = f"less than {_TRICKLE >> 10} KiB in {self._stall:g} s"
-                        raise self._fault(Trouble.STALLED, text)
-                return running.result()
+                for _ in wanted:
+                    part = _read(stream, min(size, left))
+                    if len(part) < min(size, left):
+                        raise ValueError(f"a source that is shorter than {digest}")
+                    left -= len(part)
+                    feed.put(part)
             finally:
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                # Before the thread is waited for.
+                feed.put(None)
 
-        check()
-        with asyncio.Runner() as runner:
-            return runner.run(watched())
+    def _each(
+        self, items: Sequence[Item], work: Callable[[Item, _Hands], Answer], check: Check, *, sent: int = 0
+    ) -> dict[Item, Answer]:
+        """Do `work` on every item, some side by side, each as often as that may help."""
+        waiting = deque(items)
 
-    async def _repeated(self, once: Callable[[], Awaitable[Answer]], progress: _Progress) -> Answer:
-        """Ask as often as that may help."""
-        attempt = 1
-        while True:
-            try:
-                return await once()
-            except Fault as fault:
-                if not self._patience.goes_on(attempt, fault):
-                    raise
-                await asyncio.sleep(self._patience.seconds(attempt, fault))
-                progress.moved()
-            attempt += 1
-
-    async def _chunks(self, stream: Any) -> AsyncIterator[bytes]:
-        """Give the bytes of a body; the next ones are on their way while those before are used."""
-        coming = stream.__anext__()
-        try:
+        def through(hands: Hands[tuple[Item, Answer]]) -> None:
             while True:
                 try:
-                    chunk = await self._asked(coming)
-                except StopAsyncIteration:
+                    item = waiting.popleft()
+                except IndexError:
                     return
-                coming = stream.__anext__()
-                yield chunk
-        finally:
-            coming.cancel()
+                hands.give((item, self._patience.repeat(partial(work, item, hands), hands.check)))
 
-    async def _asked(self, call: Awaitable[Answer]) -> Answer:
-        """Await what obstore does, and turn what it raises into faults, or into `Absent`."""
+        with contextlib.closing(self._watched([through] * min(WIDTH, len(items)), check, sent=sent)) as found:
+            return dict(found)
+
+    def _watched(self, works: Sequence[Work[Answer]], check: Check, *, sent: int = 0) -> Generator[Answer]:
+        """Run `works` aside until they are done, unwanted or stalled."""
+        allowed = self._stall * (1 + sent / _SENT)
+
+        def watch(idle: float) -> None:
+            check()
+            if idle > allowed:
+                raise self._fault(Trouble.STALLED, f"less than {_TRICKLE >> 10} KiB in {allowed:g} s")
+
+        check()
+        return aside(works, watch)
+
+    def _chunks(self, stream: Iterable[bytes]) -> Iterator[bytes]:
+        coming = iter(stream)
+        while (chunk := self._asked(lambda: next(coming, None))) is not None:
+            yield chunk
+
+    def _asked(self, call: Callable[[], Answer]) -> Answer:
+        """Do what obstore does, and turn what it raises into faults, or into `Absent`."""
         try:
-            return await call
+            return call()
         except (BaseError, FileNotFoundError, PermissionError) as error:
             raise told(str(error), self._shown, self._connect) from None
 
     def _fault(self, trouble: Trouble, text: str, *, again: bool = False) -> Fault:
         return Fault(trouble, self._shown, text, again=again)
-
-
-class _Progress:
-    """What moves in one call."""
-
-    def __init__(self, stall: float) -> None:
-        self._stall = stall
-        self._since = time.monotonic()
-        self._under_way = 0
-
-    def moved(self) -> None:
-        """Take note that something came or went."""
-        self._since = time.monotonic()
-
-    @contextlib.contextmanager
-    def sending(self, size: int) -> Iterator[None]:
-        """Give the server more time for what is being sent to it."""
-        self._under_way += size
-        try:
-            yield
-        finally:
-            self._under_way -= size
-            self.moved()
-
-    def has_stalled(self) -> bool:
-        """Tell whether nothing has moved for too long."""
-        return time.monotonic() - self._since > self._stall * (1 + self._under_way / _SENT)
-
-
-async def _abreast(items: Sequence[Item], work: Callable[[Item], Awaitable[Answer]]) -> list[Answer]:
-    """Do `work` on every item, some at a time, and give the answers in order; the first error ends all."""
-    answers: dict[int, Answer] = {}
-    waiting = iter(enumerate(items))
-
-    async def through() -> None:
-        for index, item in waiting:
-            answers[index] = await work(item)
-
-    running = [asyncio.ensure_future(through()) for _ in range(min(WIDTH, len(items)))]
-    try:
-        await asyncio.gather(*running)
-    finally:
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-    return [answers[index] for index in range(len(items))]
 
 
 def _blob(digest: Digest) -> str:
