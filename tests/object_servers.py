@@ -28,7 +28,7 @@ from caches import Hostile, _Handler
 BUCKET = "strata-cache"
 FULL = os.environ.get("STRATA_FULL", "") not in {"", "0"}
 AZURITE = Path(__file__).parents[1] / ".venv/azurite/node_modules/.bin/azurite-blob"
-_QUOTA = 2 << 30
+_QUOTA = 256 << 20
 _CEPH = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 
 
@@ -127,7 +127,7 @@ def _make_container(port: int, key: str) -> None:
 
 
 @contextmanager
-def ceph(folder: Path) -> Iterator[ObjectServer]:
+def ceph(folder: Path, quota: int = _QUOTA) -> Iterator[ObjectServer]:
     """Run a Ceph of one monitor, one OSD in memory and one RADOS Gateway: S3 as it runs in data centres."""
     if not FULL:
         pytest.skip("a test of the full tier: STRATA_FULL=1")
@@ -165,9 +165,9 @@ def ceph(folder: Path) -> Iterator[ObjectServer]:
         login = f"--access-key={environ['AWS_ACCESS_KEY_ID']}", f"--secret-key={environ['AWS_SECRET_ACCESS_KEY']}"
         run("radosgw-admin", "user", "create", "--uid=strata", "--display-name=strata", *login)
         _make_bucket(environ)
-        quota = ("quota", "set", "--uid=strata", "--quota-scope=user")
-        run("radosgw-admin", *quota, f"--max-size={_QUOTA}")
-        run("radosgw-admin", "quota", "enable", "--uid=strata", "--quota-scope=user")
+        whose = ("--uid=strata", "--quota-scope=user")
+        run("radosgw-admin", "quota", "set", *whose, f"--max-size={quota}")
+        run("radosgw-admin", "quota", "enable", *whose)
         yield ObjectServer(f"s3://{BUCKET}", environ, f"http://127.0.0.1:{port}/{BUCKET}", tuple(processes))
 
 
