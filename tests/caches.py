@@ -173,7 +173,9 @@ def make_certificate(certificate: Path, key: Path) -> None:
         "/CN=cache",
         "-addext",
     ]
-    command = ["openssl", "req", "-x509", *arguments, "subjectAltName=IP:127.0.0.1"]
+    # Not all clients take the certificate of an authority for that of a server.
+    names = ["subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    command = ["openssl", "req", "-x509", *arguments, *names]
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
 
 
@@ -186,6 +188,8 @@ def free_port() -> int:
 class Hostile:
     """A cache in memory. `manner(number, method, path)` says how each request is answered; see `_Handler`."""
 
+    handler: type[_Handler]
+
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.manner: Callable[[int, str, str], str] = lambda number, method, path: "well"
@@ -196,7 +200,7 @@ class Hostile:
         self.lock = threading.Lock()
         cache = self
 
-        class Handler(_Handler):
+        class Handler(self.handler):  # type: ignore[misc, name-defined]
             cache_ = cache
 
         class Server(ThreadingHTTPServer):
@@ -378,3 +382,6 @@ class _Handler(BaseHTTPRequestHandler):
         while not self.cache_.released.wait(0.02):
             self.wfile.write(drop)
         self.close_connection = True
+
+
+Hostile.handler = _Handler

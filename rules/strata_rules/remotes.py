@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from strata_engine.errors import Place, SpecError
-from strata_engine.remote.address import FolderAddress, HttpAddress, checked_zone, parse
+from strata_engine.remote.address import HttpAddress, checked_zone, parse
 from strata_engine.remote.credentials import Headers, headers_of
 from strata_engine.remote.settings import Access, RemoteSettings, Upload
 from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
@@ -133,7 +133,8 @@ def _access(text: str, let_in: _LetIn, place: Place | None) -> Access:
             place._replace(text=None),
             hint=f"put it into your netrc, or the whole URL into `{CACHE}`",
         )
-    if isinstance(address, FolderAddress):
+    if not isinstance(address, HttpAddress):
+        # What lets us in is the machine's: permissions, or a cloud's own variables.
         return Access(url=address.shown)
     return Access(url=address.url, login=login, headers=let_in.headers, helper=let_in.helper, tls=let_in.tls)
 

@@ -7,7 +7,7 @@ import pytest
 from strata_engine.codec import Action, encode_action
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.errors import Place, SpecError, render
-from strata_engine.remote.address import FolderAddress, HttpAddress, checked_zone, parse, result_address
+from strata_engine.remote.address import FolderAddress, HttpAddress, ObjectAddress, checked_zone, parse, result_address
 
 PARSED = {
     "http://host": HttpAddress("http://host"),
@@ -19,6 +19,10 @@ PARSED = {
     "file:///srv/cache/": FolderAddress("/srv/cache"),
     "file://localhost/srv/a%20b": FolderAddress("/srv/a b"),
     "file:///srv/{zone}": FolderAddress("/srv/{zone}"),
+    "s3://bucket": ObjectAddress("s3", "bucket"),
+    " s3://my.bucket-1/a/b/ ": ObjectAddress("s3", "my.bucket-1", "a/b"),
+    "gs://my_bucket/strata/{zone}": ObjectAddress("gs", "my_bucket", "strata/{zone}"),
+    "az://container/{zone}/v=1": ObjectAddress("az", "container", "{zone}/v=1"),
 }
 
 
@@ -33,20 +37,42 @@ REFUSED = {
         "remote caches over `grpc://` are not there yet: `grpc://host:50051/main`",
     ),
     "grpcs://host": ("remote-not-there-yet", "remote caches over `grpcs://` are not there yet: `grpcs://host`"),
-    "s3://bucket/a": ("remote-not-there-yet", "remote caches over `s3://` are not there yet: `s3://bucket/a`"),
-    "gs://bucket": ("remote-not-there-yet", "remote caches over `gs://` are not there yet: `gs://bucket`"),
-    "az://container": ("remote-not-there-yet", "remote caches over `az://` are not there yet: `az://container`"),
+    "s3://KEY:s3cret@bucket/a": (
+        "bad-remote-url",
+        "not the URL of a remote cache: `s3://bucket/a` is not `s3://BUCKET/PREFIX`",
+    ),
+    "gs://bucket:80": ("bad-remote-url", "not the URL of a remote cache: `gs://bucket:80` is not `gs://BUCKET/PREFIX`"),
+    "az://c/a": ("bad-remote-url", "not the URL of a remote cache: `az://c/a` is not `az://BUCKET/PREFIX`"),
+    "s3://bucket/a?versionId=1": (
+        "bad-remote-url",
+        "not the URL of a remote cache: `s3://bucket/a` has a query or a fragment, which a cache's paths cannot be "
+        "put behind",
+    ),
+    "s3://bucket/a/../b": (
+        "bad-remote-url",
+        "not the URL of a remote cache: the path of `s3://bucket/a/../b` is not plain; `{zone}` may stand in it once",
+    ),
+    "s3://bucket/a//b": (
+        "bad-remote-url",
+        "not the URL of a remote cache: `s3://bucket/a//b` has a prefix that not everything which serves objects "
+        "writes the same way",
+    ),
+    "s3://bucket/a%20b": (
+        "bad-remote-url",
+        "not the URL of a remote cache: `s3://bucket/a%20b` has a prefix that not everything which serves objects "
+        "writes the same way",
+    ),
     "ftp://me:s3cret@host": (
         "bad-remote-url",
-        "not the URL of a remote cache: it begins with neither `http://`, `https://` nor `file://`",
+        "not the URL of a remote cache: it begins with none of `http://`, `https://`, `s3://`, `gs://`, `az://`, `file://`",
     ),
     "me:s3cret@host/a": (
         "bad-remote-url",
-        "not the URL of a remote cache: it begins with neither `http://`, `https://` nor `file://`",
+        "not the URL of a remote cache: it begins with none of `http://`, `https://`, `s3://`, `gs://`, `az://`, `file://`",
     ),
     "": (
         "bad-remote-url",
-        "not the URL of a remote cache: it begins with neither `http://`, `https://` nor `file://`",
+        "not the URL of a remote cache: it begins with none of `http://`, `https://`, `s3://`, `gs://`, `az://`, `file://`",
     ),
     "https://me:s3cret@": ("bad-remote-url", "not the URL of a remote cache: `https://` names no server"),
     "https://me:s3cret@host:port": ("bad-remote-url", "not the URL of a remote cache: it cannot be read"),
@@ -101,6 +127,9 @@ def test_a_zone_is_a_prefix_where_the_url_has_a_place_for_it() -> None:
     folder = parse("file:///srv/{zone}")
     assert folder.in_zone("main") == FolderAddress("/srv/main")
     assert not parse("https://host").has_zones
+    bucket = parse("s3://bucket/{zone}")
+    assert bucket.in_zone("pr/12").shown == "s3://bucket/pr/12"
+    assert not parse("s3://bucket/a").has_zones
 
 
 @pytest.mark.parametrize(

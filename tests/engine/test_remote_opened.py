@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pytest
 from caches import nginx
+from object_servers import ObjectServer, azurite, ceph, moto
 
 from strata_engine.action_cache import result_of
 from strata_engine.cas import Cas
@@ -18,6 +23,7 @@ from strata_engine.digest import EMPTY, Digest
 from strata_engine.index import Index
 from strata_engine.remote.address import parse, result_address
 from strata_engine.remote.backend import Backend, Fault
+from strata_engine.remote.objects import ObjectCache
 from strata_engine.remote.opened import opened
 from strata_engine.remote.results import Packed, incoming, outgoing, unpacked
 from strata_engine.remote.signing import Signed, Unsigned, new_key, sign, verified
@@ -30,19 +36,64 @@ def calm() -> None:
     """Check that nothing is cancelled."""
 
 
+class Remote(NamedTuple):
+    """A server with nothing in it."""
+
+    url: str
+    make: Callable[[str], object]
+    """Makes a place for a zone, where one has to be made."""
+    lose: Callable[[], object]
+    """Loses all blobs and no result."""
+    environ: Mapping[str, str] = MappingProxyType({})
+
+
+def of_files(url: str, data: Path) -> Remote:
+    return Remote(url, lambda zone: (data / zone).mkdir(), lambda: shutil.rmtree(data / "cas"))
+
+
 @contextmanager
-def an_nginx(folder: Path) -> Iterator[tuple[str, Path]]:
+def an_nginx(folder: Path) -> Iterator[Remote]:
     with nginx(folder) as server:
-        yield server.url, server.data
+        yield of_files(server.url, server.data)
 
 
 @contextmanager
-def a_folder(folder: Path) -> Iterator[tuple[str, Path]]:
+def a_folder(folder: Path) -> Iterator[Remote]:
     folder.mkdir()
-    yield folder.as_uri(), folder
+    yield of_files(folder.as_uri(), folder)
 
 
-KINDS = [an_nginx, a_folder]
+def in_bucket(server: ObjectServer) -> Remote:
+    cache = opened(parse(server.url), environ=server.environ)
+    assert isinstance(cache, ObjectCache)
+
+    def lose() -> None:
+        for some in cache._bucket.list("cas"):
+            cache._bucket.delete([each["path"] for each in some])
+
+    return Remote(server.url, lambda zone: None, lose, server.environ)
+
+
+@contextmanager
+def a_moto(folder: Path) -> Iterator[Remote]:
+    with moto(folder) as server:
+        yield in_bucket(server)
+
+
+@contextmanager
+def an_azurite(folder: Path) -> Iterator[Remote]:
+    with azurite(folder) as server:
+        yield in_bucket(server)
+
+
+@contextmanager
+def a_ceph(folder: Path) -> Iterator[Remote]:
+    with ceph(folder) as server:
+        yield in_bucket(server)
+
+
+KINDS = [an_nginx, a_folder, a_moto, an_azurite, a_ceph]
+Kind = Callable[[Path], AbstractContextManager[Remote]]
 
 
 def store(folder: Path) -> Cas:
@@ -85,16 +136,14 @@ def fetch(remote: Backend, target: Cas, address: Digest) -> Artifact | None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_result_goes_from_one_machine_to_another(
-    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
-) -> None:
+def test_a_result_goes_from_one_machine_to_another(tmp_path: Path, kind: Kind) -> None:
     ours, theirs = store(tmp_path / "ours"), store(tmp_path / "theirs")
     nodes = {f"lib/m{index % 7}/f{index}.py": File(ours.put(b"%d" % index * 500)) for index in range(200)}
     large = File(ours.put(bytes(2_000_000)), executable=True)
     tree = assemble(ours, {**nodes, "bin/large": large, "bin/python": Symlink("../../cpython/bin/python3")})
     tree_at, file_at = (result_address(ACTION, zone) for zone in ("main", "dev/me"))
-    with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
-        remote = opened(parse(url), environ={})
+    with kind(tmp_path / "remote") as server:
+        remote = opened(parse(server.url), environ=server.environ)
         assert fetch(remote, theirs, tree_at) is None
         assert send(remote, ours, tree, tree_at) == 202
         assert send(remote, ours, tree, tree_at) == 0
@@ -104,27 +153,25 @@ def test_a_result_goes_from_one_machine_to_another(
         assert theirs.damaged(tree) == []
         assert fetch(remote, theirs, file_at) == large
         # A server that has lost what its result names.
-        shutil.rmtree(data / "cas")
+        server.lose()
         with pytest.raises(AssertionError):
             fetch(remote, store(tmp_path / "third"), file_at)
         remote.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_zones_that_have_a_place_see_nothing_of_one_another(
-    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
-) -> None:
-    with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
+def test_zones_that_have_a_place_see_nothing_of_one_another(tmp_path: Path, kind: Kind) -> None:
+    with kind(tmp_path / "remote") as server:
         for zone in ("main", "pr"):
-            (data / zone).mkdir()
-        address = parse(url + "/{zone}")
-        main, other = opened(address, "main", environ={}), opened(address, "pr", environ={})
+            server.make(zone)
+        address = parse(server.url + "/{zone}")
+        main, other = (opened(address, zone, environ=server.environ) for zone in ("main", "pr"))
         key = result_address(ACTION)
         main.put_result(key, b"result", calm)
         assert (main.get_result(key, calm), other.get_result(key, calm)) == (b"result", None)
-        assert main.shown == f"{url}/main"
+        assert main.shown == f"{server.url}/main"
         with pytest.raises(ValueError, match="not the name of a zone"):
-            opened(address, "../main", environ={})
+            opened(address, "../main", environ=server.environ)
         for remote in (main, other):
             remote.close()
 
@@ -144,16 +191,14 @@ def test_the_login_of_an_address_is_sent_and_not_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_signed_result_comes_back_signed_and_is_no_other(
-    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
-) -> None:
+def test_a_signed_result_comes_back_signed_and_is_no_other(tmp_path: Path, kind: Kind) -> None:
     ours, key, action = store(tmp_path / "ours"), new_key(), Digest.of(ACTION)
     tree = assemble(ours, {"lib/a.py": File(ours.put(b"a"))})
     sent = outgoing(result_of(tree, stdout=b"x" * 20_000), ours).result
     signed = encode_action_result(sign(key, action, decode_action_result(sent), "main", 1_700_000_000))
     here, there = (result_address(ACTION, zone) for zone in ("main", "pr/1"))
-    with kind(tmp_path / "remote") as (url, _):  # type: ignore[attr-defined]
-        remote = opened(parse(url), environ={})
+    with kind(tmp_path / "remote") as server:
+        remote = opened(parse(server.url), environ=server.environ)
         remote.put_result(here, signed, calm)
         remote.put_result(there, sent, calm)
         found, other = remote.get_result(here, calm), remote.get_result(there, calm)
@@ -163,3 +208,42 @@ def test_a_signed_result_comes_back_signed_and_is_no_other(
         assert verified(other, action, ["main"], [key.public]) == Unsigned()
         assert incoming(found).output == incoming(other).output
         remote.close()
+
+
+def test_a_bucket_without_what_speaks_with_it_is_a_fault_that_says_what_to_install() -> None:
+    script = """
+import sys
+sys.modules["obstore"] = None
+from strata_engine.remote.address import parse
+from strata_engine.remote.opened import opened
+try:
+    opened(parse("s3://bucket/a"), environ={})
+except Exception as error:
+    print(error.diagnostics[0].id, error.diagnostics[0].message, error.diagnostics[0].hint, sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "remote-unsupported",
+        "not a cache for this `s3://bucket/a`: obstore, which speaks with object stores, is not installed",
+        '`pip install "stratabuild[objects]"`',
+    ]
+
+
+def test_what_speaks_with_buckets_is_imported_for_them_alone(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from strata_engine.remote.address import parse
+from strata_engine.remote.opened import opened
+opened(parse({tmp_path.as_uri()!r}), environ={{}})
+print("obstore" in sys.modules)
+opened(parse("s3://bucket"), environ={{}})
+print("obstore" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_container_of_nobodys_account_is_a_fault() -> None:
+    with pytest.raises(Fault) as error:
+        opened(parse("az://container"), environ={})
+    assert error.value.text == "`AZURE_STORAGE_ACCOUNT` says in which account the container is"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from strata_engine.codec import decode_action, encode_action
 from strata_engine.digest import Digest
@@ -22,7 +22,10 @@ from strata_engine.logins import Pair, public_url, userinfo, without_userinfo
 ZONE = "{zone}"
 """What stands in a URL for the zone."""
 
-_LATER = {"grpc", "grpcs", "s3", "gs", "az"}
+_LATER = {"grpc", "grpcs"}
+_BUCKETS = {"s3", "gs", "az"}
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+_PREFIX = re.compile(r"[A-Za-z0-9._=-]*(/[A-Za-z0-9._=-]+)*")
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _LONGEST_ZONE = 200
 
@@ -73,7 +76,31 @@ class FolderAddress(NamedTuple):
         return FolderAddress(self.folder.replace(ZONE, checked_zone(zone)))
 
 
-Address: TypeAlias = HttpAddress | FolderAddress
+class ObjectAddress(NamedTuple):
+    """A bucket of an object store, or a container of Azure's. What lets us in is in the environment."""
+
+    scheme: str
+    """`s3`, `gs` or `az`."""
+    bucket: str
+    prefix: str = ""
+    """Without a `/` at either end; it may have `{zone}` in it."""
+
+    @property
+    def shown(self) -> str:
+        """Give the address as a person may see it."""
+        return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
+
+    @property
+    def has_zones(self) -> bool:
+        """Tell whether each zone has a place of its own."""
+        return ZONE in self.prefix
+
+    def in_zone(self, zone: str) -> ObjectAddress:
+        """Give the address of one zone."""
+        return self._replace(prefix=self.prefix.replace(ZONE, checked_zone(zone)))
+
+
+Address: TypeAlias = HttpAddress | FolderAddress | ObjectAddress
 """Where a remote cache is."""
 
 
@@ -90,8 +117,8 @@ def parse(text: str, place: Place | None = None) -> Address:
         hint = "use the server's HTTP address, or a shared folder: `file:///PATH`"
         message = f"remote caches over `{parts.scheme}://` are not there yet: `{shown}`"
         raise SpecError.of("remote-not-there-yet", message, place, hint=hint)
-    if parts.scheme not in {"http", "https", "file"}:
-        raise _not_a_url("it begins with neither `http://`, `https://` nor `file://`", place)
+    if parts.scheme not in {"http", "https", "file", *_BUCKETS}:
+        raise _not_a_url("it begins with none of `http://`, `https://`, `s3://`, `gs://`, `az://`, `file://`", place)
     if parts.query or parts.fragment:
         raise _not_a_url(f"`{shown}` has a query or a fragment, which a cache's paths cannot be put behind", place)
     if _is_hostile(parts.path) or parts.path.count(ZONE) > 1 or "{" in parts.path.replace(ZONE, ""):
@@ -100,9 +127,21 @@ def parse(text: str, place: Place | None = None) -> Address:
         if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/") or not parts.path.strip("/"):
             raise _not_a_url("a shared folder is written `file:///PATH`", place)
         return FolderAddress(str(Path(unquote(parts.path))))
+    if parts.scheme in _BUCKETS:
+        return _bucket(parts, shown, place)
     if not parts.hostname or port == 0 or "{" in parts.netloc:
         raise _not_a_url(f"`{shown}` names no server", place)
     return HttpAddress(without_userinfo(text.strip()).rstrip("/"), userinfo(text.strip()))
+
+
+def _bucket(parts: SplitResult, shown: str, place: Place | None) -> ObjectAddress:
+    if not _BUCKET.fullmatch(parts.netloc):
+        # A login has no place in it, either: clouds have their variables.
+        raise _not_a_url(f"`{shown}` is not `{parts.scheme}://BUCKET/PREFIX`", place)
+    prefix = parts.path.strip("/")
+    if not _PREFIX.fullmatch(prefix.replace(ZONE, "zone")) or "." in prefix.split("/"):
+        raise _not_a_url(f"`{shown}` has a prefix that not everything which serves objects writes the same way", place)
+    return ObjectAddress(parts.scheme, parts.netloc, prefix)
 
 
 def result_address(action: bytes, zone: str = "") -> Digest:

@@ -69,19 +69,27 @@ _SAID = {
 class Fault(HostError):  # noqa: N818 - named for whose it is; a build goes on without the remote
     """Something is wrong with a remote. What it says may be shown: nothing in it comes from the server or a login.
 
-    `again` tells whether the same call may do better at once, `wait` how many seconds the server asked for before.
+    `again` tells whether the same call may do better at once, `wait` how many seconds the server asked for before;
+    `hint` says what to do where more is known than the trouble tells.
     """
 
     def __init__(
-        self, trouble: Trouble, where: str, text: str, *, again: bool = False, wait: float | None = None
+        self,
+        trouble: Trouble,
+        where: str,
+        text: str,
+        *,
+        again: bool = False,
+        wait: float | None = None,
+        hint: str | None = None,
     ) -> None:
         self.trouble = trouble
         self.text = text
         self.again = again
         self.wait = wait
-        said, hint = _SAID[trouble]
+        said, usual = _SAID[trouble]
         super().__init__(
-            Diagnostic(f"remote-{trouble}", f"{said} `{where}`: {text}", hint=hint, severity="warning"),
+            Diagnostic(f"remote-{trouble}", f"{said} `{where}`: {text}", hint=hint or usual, severity="warning"),
         )
 
 

@@ -10,15 +10,14 @@ means for a cache is said in one table. A cache that redirects is none: nothing 
 from __future__ import annotations
 
 import contextlib
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO, Protocol, TypeVar
 
-from strata_engine.digest import CHUNK, EMPTY, Digest
+from strata_engine.digest import EMPTY, Digest
 from strata_engine.logins import without_userinfo
 from strata_engine.remote.abreast import abreast
+from strata_engine.remote.arrival import Arrival, arrive
 from strata_engine.remote.backend import (
     LARGEST_RESULT,
     Brought,
@@ -30,17 +29,9 @@ from strata_engine.remote.backend import (
     Trouble,
     within_batch,
 )
+from strata_engine.remote.patience import ATTEMPTS, LONGEST_WAIT, PAUSE, Patience
 from strata_engine.remote.tls import Tls
 from strata_engine.remote.wire import LIMITS, NO_TLS, Limits, Reply, Wire
-from strata_engine.tree import BlobWriter
-
-ATTEMPTS = 3
-PAUSE = 0.1
-"""Seconds before the second attempt, at most; each further one may take twice as long."""
-LONGEST_WAIT = 2.0
-"""Seconds; a server that asks for more is not waited for."""
-MOST_RESUMED = 20
-"""How often one blob goes on where it stopped."""
 
 _SENT = 256 << 10
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -80,8 +71,7 @@ class HttpCache:
     ) -> None:
         self._url = without_userinfo(url).rstrip("/")
         self._headers = headers
-        self._attempts = attempts
-        self._pause = pause
+        self._patience = Patience(attempts, pause)
         self._wire = Wire(self._url, limits=limits, tls=tls)
         self._head_works = True
 
@@ -123,28 +113,7 @@ class HttpCache:
 
     def read(self, digest: Digest, sink: Sink, check: Check) -> bool:
         """Commit a blob to `sink`, going on where a cut body stopped; False where it is not there."""
-        with _Arrival(digest, sink) as arrival:
-            if digest == EMPTY:
-                return arrival.commit()
-            in_vain = 0
-            for _ in range(MOST_RESUMED):
-                before = arrival.received
-                resumed = before > 0
-                try:
-                    if not self._fill(arrival, check):
-                        return False
-                    if arrival.commit():
-                        return True
-                    if not resumed:
-                        raise self._fault(Trouble.BROKEN, f"other bytes than those of `{digest}`")
-                    # The beginning may have come from another file: once more, from the start.
-                    arrival.restart()
-                except Fault as fault:
-                    in_vain = 0 if arrival.received - before >= CHUNK else in_vain + 1
-                    if not fault.again or in_vain >= self._attempts:
-                        raise
-                    self._sleep(in_vain, fault, check)
-        raise self._fault(Trouble.BROKEN, f"`{digest}` comes in too many pieces")
+        return arrive(digest, sink, lambda arrival: self._fill(arrival, check), self._patience, self.shown, check)
 
     def write(self, digest: Digest, source: Source, check: Check) -> None:
         """Put a blob under `/cas/`."""
@@ -202,7 +171,7 @@ class HttpCache:
                 raise self._fault(Trouble.BROKEN, f"an answer of more than {most} bytes")
         return bytes(body)
 
-    def _fill(self, arrival: _Arrival, check: Check) -> bool:
+    def _fill(self, arrival: Arrival, check: Check) -> bool:
         """Make one request for what is still to come of a blob; False where it is not there."""
         start = arrival.received
         extra = (("Range", f"bytes={start}-"),) if start else ()
@@ -250,17 +219,14 @@ class HttpCache:
         allowed: tuple[int, ...] = (),
     ) -> Answer:
         """Make a request as often as that may help, and give what `use` makes of the answer."""
-        for attempt in range(1, self._attempts + 1):
-            try:
-                with self._request(method, path, headers, check, body) as reply:
-                    if reply.status not in allowed:
-                        self._judge(reply)
-                    return use(reply)
-            except Fault as fault:
-                if not fault.again or attempt == self._attempts:
-                    raise
-                self._sleep(attempt, fault, check)
-        raise AssertionError("no attempt")
+
+        def once() -> Answer:
+            with self._request(method, path, headers, check, body) as reply:
+                if reply.status not in allowed:
+                    self._judge(reply)
+                return use(reply)
+
+        return self._patience.repeat(once, check)
 
     @contextlib.contextmanager
     def _request(
@@ -302,59 +268,8 @@ class HttpCache:
         text = f"{said}: redirects are not followed" if 300 <= status < 400 else said
         raise self._fault(Trouble.UNSUPPORTED, text)
 
-    def _sleep(self, attempt: int, fault: Fault, check: Check) -> None:
-        # Jitter keeps builds that one server turned away from coming back together.
-        pause = fault.wait if fault.wait is not None else random.uniform(0, self._pause * 2**attempt)  # noqa: S311 - no secret
-        end = time.monotonic() + min(LONGEST_WAIT, pause)
-        while (left := end - time.monotonic()) > 0:
-            check()
-            time.sleep(min(left, 0.1))
-        check()
-
     def _fault(self, trouble: Trouble, text: str, *, again: bool = False) -> Fault:
         return Fault(trouble, self.shown, text, again=again)
-
-
-class _Arrival:
-    """A blob on its way into a sink; only its digest gets it there."""
-
-    def __init__(self, digest: Digest, sink: Sink) -> None:
-        self.digest = digest
-        self.received = 0
-        self._sink = sink
-        self._stack = contextlib.ExitStack()
-        self._blob: BlobWriter | None = None
-
-    def __enter__(self) -> _Arrival:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def take(self, chunk: bytes) -> bool:
-        """Take the next bytes; False where they are more than there should be."""
-        if self.received + len(chunk) > self.digest.size:
-            return False
-        self._begun().write(chunk)
-        self.received += len(chunk)
-        return True
-
-    def commit(self) -> bool:
-        """Give the blob on; False, having given nothing, where it is another."""
-        try:
-            return self._begun().commit(self.digest.hash) == self.digest
-        except ValueError:
-            return False
-
-    def restart(self) -> None:
-        """Forget what came."""
-        self._stack.close()
-        self._blob, self.received = None, 0
-
-    def _begun(self) -> BlobWriter:
-        if self._blob is None:
-            self._blob = self._stack.enter_context(self._sink())
-        return self._blob
 
 
 def _time(date: str) -> float | None:

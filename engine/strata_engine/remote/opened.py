@@ -5,10 +5,12 @@ It asks nothing yet: what is wrong with a remote shows when it is used.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
-from strata_engine.remote.address import Address, FolderAddress, HttpAddress
-from strata_engine.remote.backend import Backend
+from strata_engine.remote.address import Address, FolderAddress, HttpAddress, ObjectAddress
+from strata_engine.remote.backend import Backend, Fault, Trouble
+from strata_engine.remote.clouds import settings_of
 from strata_engine.remote.credentials import Credentials, Headers
 from strata_engine.remote.folder import FolderCache
 from strata_engine.remote.http import HttpCache
@@ -34,3 +36,23 @@ def opened(
             return HttpCache(url, headers=headers, tls=tls, limits=limits)
         case FolderAddress(folder):
             return FolderCache(folder, place.shown)
+        case ObjectAddress():
+            return _in_bucket(place, os.environ if environ is None else environ, limits)
+
+
+def _in_bucket(place: ObjectAddress, environ: Mapping[str, str], limits: Limits) -> Backend:
+    """Open a cache in a bucket, with what is an extra: most never need it, and it has 15 MB of machine code."""
+    try:
+        from strata_engine.remote import objects  # noqa: PLC0415 - see above
+    except ImportError:
+        text, hint = (
+            "obstore, which speaks with object stores, is not installed",
+            '`pip install "stratabuild[objects]"`',
+        )
+        raise Fault(Trouble.UNSUPPORTED, place.shown, text, hint=hint) from None
+    try:
+        settings = settings_of(place.scheme, environ)
+    except ValueError as error:
+        raise Fault(Trouble.UNSUPPORTED, place.shown, str(error), hint="see README, Remote caches") from None
+    bucket = objects.bucket_of(place.scheme, place.bucket, place.prefix, settings, limits)
+    return objects.ObjectCache(bucket, place.shown, limits=limits)
