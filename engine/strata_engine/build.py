@@ -268,6 +268,7 @@ class Build:
             settings=told(settings or Settings()),
             version=self.version,
             platform=sysconfig.get_platform(),
+            remote=str(result.remote or ""),
         )
 
     def _save(

@@ -33,6 +33,7 @@ def markdown(
     """Give the summary of one build."""
     mark = "✅" if record.exit_code == 0 else "❌"
     lines = [f"### {mark} strata {_text(' '.join(record.command))}", "", summary(record.counts, record.seconds), ""]
+    lines += [_text(record.remote), ""] if record.remote else []
     lines += _failures(diagnostics)
     lines += _roots(roots)
     lines += _ran(record, critical)

@@ -73,6 +73,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of the program, or of whoever drives the engine."""
     platform: str = ""
     """The machine's operating system and architecture, in Python's words."""
+    remote: str = ""
+    """What remote caches did, in a line."""
 
 
 def short(record: RunRecord) -> RunRecord:

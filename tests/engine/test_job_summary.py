@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +106,8 @@ def test_a_large_build_is_told_in_part_and_not_drawn() -> None:
 
 def test_a_build_with_nothing_to_do_is_one_line() -> None:
     assert markdown(record(), [], [], {}, []) == "### ✅ strata build --locked\n\n3 actions: 3 up to date in 4.2 s\n"
+    told = msgspec.structs.replace(record(), remote="remote: 41.0 MB read, 3 hits, saved ~38 s")
+    assert markdown(told, [], [], {}, []).endswith(" in 4.2 s\n\nremote: 41.0 MB read, 3 hits, saved \\~38 s\n")
 
 
 @given(st.text(alphabet="`*_[]()<>|#&~!\n\r\"'ab\x1b;", max_size=40))
