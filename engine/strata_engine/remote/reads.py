@@ -1,7 +1,7 @@
 """What a build reads from remote caches: results of actions, and the blobs that they name, into the store.
 
-A result brings its folders and what is small; the blobs of its files come when something reads them. So a layer that
-nobody opens costs one request. What is found is provisional: whoever needs a blob that no remote has any more makes it
+A result brings its folders and the small files at its top; the blobs of all others come when something reads them. So
+a layer that nobody opens costs few requests, whatever its size. What is found is provisional: whoever needs a blob that no remote has any more makes it
 again.
 
 Nothing is believed but what proves itself. A result cannot, so it is taken from the zones that are trusted alone; one
@@ -163,7 +163,19 @@ class Reads:
             return None
         for digest, data in whole.directories.items():
             self._cas.put_named(digest, data)
-        return whole.tree
+        return whole.tree if self._has_top(endpoint, zone, whole.tree, check) else None
+
+    def _has_top(self, endpoint: Endpoint, zone: str, tree: Tree, check: Check) -> bool:
+        """Bring the small files at the top of a folder, which tell of the rest of it and are what others read.
+
+        Without them a machine that later has no remote would have to make all of it again to read a few bytes.
+        """
+        files = self._cas.load(tree.root).files
+        lacking = self._cas.missing(file.digest for file in files if file.digest.size < ALONE)
+        came = self._small(endpoint, zone, sorted(lacking), check) if lacking else {}
+        for digest, data in came.items():
+            self._cas.put_named(digest, data)
+        return len(came) == len(lacking)
 
     def _whole(self, endpoint: Endpoint, zone: str, output: Packed | Tree, check: Check) -> Whole | None:
         if isinstance(output, Tree):
