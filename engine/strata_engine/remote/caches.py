@@ -92,7 +92,11 @@ class RemoteCaches:
 
     def fetch(self, digests: Sequence[Digest], check: Check, progress: Callable[[int], None]) -> set[Digest]:
         """Bring blobs into the store; give those that no remote has. See `Reads.fetch`. Raises HostError."""
-        return self._reads.fetch(digests, check, progress)
+        begun = time.monotonic()
+        try:
+            return self._reads.fetch(digests, check, progress)
+        finally:
+            self._tally.count(saved=begun - time.monotonic())
 
     def disbelieve(self, key: Digest) -> None:
         """Take no more results of an action in this build: what one named is gone."""
