@@ -18,6 +18,7 @@ from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic
 from strata_engine.events import Event, Listener
 from strata_engine.graph import ActionGraph
+from strata_engine.remote.settings import Access, RemoteSettings
 from strata_engine.run_record import ActionReport
 from strata_engine.store import LocalStore, open_store
 from strata_engine.tree import Artifact, File
@@ -75,6 +76,8 @@ class Site:
         """Others who hear them, from whichever thread."""
         self.said: list[Diagnostic] = []
         """What the store has said."""
+        self.remotes = RemoteSettings()
+        """The remote caches of its builds."""
         root.mkdir(exist_ok=True)
 
     @property
@@ -103,6 +106,7 @@ class Site:
         """Open a build."""
         self.events = []
         with self.opened_store() as store, self._build(store) as build:
+            build.remotes = self.remotes
             yield build
 
     def _build(self, store: LocalStore) -> contextlib.AbstractContextManager[Build]:
@@ -113,9 +117,13 @@ class Site:
         items: Iterable[Action | Expansion],
         wanted: Sequence[str] | None = None,
         places: Mapping[str, str] | None = None,
+        whole: Sequence[str] = (),
         **settings: Any,
     ) -> BuildResult:
-        """Build `wanted`, or all actions; `places` are labels (or `label:path`) by where their outputs go."""
+        """Build `wanted`, or all actions; `places` are labels (or `label:path`) by where their outputs go.
+
+        Of the labels in `whole` all blobs are to be had.
+        """
         graph = graph_of(items)
         labels = [action.label for action in graph.actions()] if wanted is None else wanted
         placements = [
@@ -123,11 +131,16 @@ class Site:
             for path, label in (places or {}).items()
         ]
         with self.opened() as build:
-            return build.run(graph, labels, placements, Settings(**settings))
+            return build.run(graph, labels, placements, Settings(**settings), whole=[Ref(label) for label in whole])
 
     def heard(self, kind: type[E]) -> list[E]:
         """List the last build's events of a kind."""
         return [event for event in self.events if isinstance(event, kind)]
+
+
+def remote(*urls: str, **more: Any) -> RemoteSettings:
+    """Give what a build is told of the caches at `urls`: short stalls, for tests."""
+    return RemoteSettings(caches=tuple(Access(url=url) for url in urls), **({"timeout": 0.5} | more))
 
 
 def text_of(site: Site, result: BuildResult, label: str) -> str:

@@ -345,7 +345,7 @@ def _silent(_: Event) -> None:
 def _with_remotes(result: BuildResult, caches: RemoteCaches) -> BuildResult:
     """Add what remotes did; where one must do its part and has not, that is an error."""
     error = caches.error()
-    result = msgspec.structs.replace(result, remote=caches.told())
+    result = msgspec.structs.replace(result, remote=caches.told(result.counts[Outcome.REMOTE]))
     if error is None:
         return result
     code = result.exit_code or error.exit_code

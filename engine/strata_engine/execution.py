@@ -130,24 +130,31 @@ class Executions:
                 return True
             return isinstance(artifact, Tree) and lookup(self._decider.cas, artifact, action.pinned) == action.expected
 
+        begun = time.monotonic()
         answer = self._remotes.find(key.digest, key.action, action.fixed, accept, check)
         match answer:
             case Found():
-                return self._taken(action, decision, answer)
+                finished = self._taken(action, decision, answer)
+                self._remotes.took(key.digest, answer.seconds - (time.monotonic() - begun))
+                return finished
             case None:
                 return decision
             case _:
                 reason = Reason(ReasonCode.CACHE_UNTRUSTED, answer.origin, answer.why)
                 return msgspec.structs.replace(decision, reasons=(*decision.reasons, reason))
 
-    def race(self, label: str) -> None:
-        """Let a label be executed while a remote is asked for its result: whichever is first, is filed."""
+    def contested(self, label: str) -> None:
+        """Let a label be executed while remotes are asked for its result: whichever is first, is filed."""
         self._claims[label] = Claim()
 
-    def _claim(self, label: str, who: str) -> None:
-        """Claim that `who` files the result of a label. Raises `Unwanted` where another has done so."""
+    def _wins(self, label: str, who: str) -> bool:
+        """Claim that `who` says how a label ended; tell whether that is so."""
         claim = self._claims.get(label)
-        if claim is not None and not claim.take(who):
+        return claim is None or claim.take(who)
+
+    def _claim(self, label: str, who: str) -> None:
+        """Claim it. Raises `Unwanted` where another has done so."""
+        if not self._wins(label, who):
             raise Unwanted
 
     def _taken(self, action: Action, decision: MustRun, found: Found) -> Finished:
@@ -199,7 +206,7 @@ class Executions:
         except Unwanted:
             return None
         except StrataError as error:
-            return self._failed(action, decision, error, begun)
+            return self._failed(action, decision, error, begun) if self._wins(action.label, "here") else None
         finally:
             if not recorded:
                 self._locks.release([key])
@@ -249,6 +256,7 @@ class Executions:
                 artifact = artifact_of(result)
                 if action.committed is not None or self._decider.cas.lost(artifact):
                     return None
+                self._claim(action.label, "here")
                 past = self._decider.history.past(action.label)
                 seconds = past.seconds if past is not None else 0.0
                 size = size_of(self._decider.cas, artifact)

@@ -393,6 +393,7 @@ class Scheduler:
     async def _ask(self, action: Action, decision: MustRun) -> None:
         """Ask remotes for a result, and have it executed where none has it, or where that is sooner done."""
         label = action.label
+        self._execution.contested(label)
         async with anyio.create_task_group() as group:
             group.start_soon(self._begin_anyway, action, decision)
             try:
@@ -423,7 +424,6 @@ class Scheduler:
         if past.seconds > self._remotes.latency:
             await anyio.sleep(past.seconds)
         if not await in_thread(self._execution.lacks_inputs, action):
-            self._execution.race(action.label)
             self._racing.add(action.label)
             self._push(action.pool, action.label, decision)
 

@@ -4,9 +4,10 @@
 
     Closed ──(LIMIT faults within WINDOW, or one that no repetition mends)──> Open
     Open ──(REST seconds later, the first who asks)──> HalfOpen ──(it worked)──> Closed
-                                                          └──────(it did not)──> Open
+                                                          ├──────(it did not)──> Open
+                                                          └──(it was given up)─> Open, and has rested
 
-The states are values and `allowed`, `failed` and `succeeded` give the next one; `Circuit` keeps the current one for the
+The states are values and `allowed`, `failed`, `succeeded` and `abandoned` give the next one; `Circuit` keeps the current one for the
 threads of a build, and in a small sealed file for the next. A remote that is down costs a build a few time-outs, and
 the builds of the next minute nothing. What our own login or a full disk there brings is remembered for this run alone:
 it may be mended before the next. Times are of the wall clock, as another process reads them.
@@ -96,6 +97,11 @@ def succeeded(state: State) -> State:
     return state if isinstance(state, Open) else Closed()
 
 
+def abandoned(state: State) -> State:
+    """Give what comes after a call of which nobody knows whether it would have worked: the next one tries it."""
+    return Open(state.since - REST, state.trouble) if isinstance(state, HalfOpen) else state
+
+
 class _Kept(msgspec.Struct):
     since: float
     trouble: Trouble
@@ -140,6 +146,11 @@ class Circuit:
             if isinstance(before, HalfOpen):
                 with contextlib.suppress(OSError):
                     self._path.unlink()
+
+    def abandoned(self) -> None:
+        """Say that a call was given up."""
+        with self._lock:
+            self._state = abandoned(self._state)
 
     def _load(self) -> State:
         try:

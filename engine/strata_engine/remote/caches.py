@@ -1,7 +1,7 @@
 """The remote caches of one build: what it reads from them and what it sends to them, as one.
 
-It is made of settings and an opened store, and asks nothing by itself. Whatever remotes do, or do not do, a build goes
-on without them; unless they are `required`.
+It is made of settings and an opened store, and asks nothing by itself but that what earlier builds have left is sent.
+Whatever remotes do, or do not do, a build goes on without them; unless they are `required`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, StrataError
 from strata_engine.remote.backend import Check
 from strata_engine.remote.endpoint import Endpoint
-from strata_engine.remote.found import Answer, Found
+from strata_engine.remote.found import Answer
 from strata_engine.remote.reads import Reads
 from strata_engine.remote.settings import RemoteSettings, Upload
 from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
@@ -84,11 +84,11 @@ class RemoteCaches:
         self, key: Digest, action: bytes, fixed: str | None, accept: Callable[[Artifact], bool], check: Check
     ) -> Answer:
         """Look for the result of an encoded Action; see `Reads.find`. Raises HostError."""
-        begun = time.monotonic()
-        answer = self._reads.find(key, action, fixed, accept, check)
-        if isinstance(answer, Found):
-            self._tally.count(hits=1, saved=answer.seconds - (time.monotonic() - begun))
-        return answer
+        return self._reads.find(key, action, fixed, accept, check)
+
+    def took(self, key: Digest, seconds: float) -> None:
+        """Note that the result that was found for an action was taken, and how many seconds that has saved."""
+        self._tally.saved(key, seconds)
 
     def fetch(self, digests: Sequence[Digest], check: Check, progress: Callable[[int], None]) -> set[Digest]:
         """Bring blobs into the store; give those that no remote has. See `Reads.fetch`. Raises HostError."""
@@ -96,11 +96,12 @@ class RemoteCaches:
         try:
             return self._reads.fetch(digests, check, progress)
         finally:
-            self._tally.count(saved=begun - time.monotonic())
+            self._tally.waited(time.monotonic() - begun)
 
     def disbelieve(self, key: Digest) -> None:
         """Take no more results of an action in this build: what one named is gone."""
         self._reads.disbelieve(key)
+        self._tally.saved(key, 0.0)
 
     def offer(self, key: Digest, size: int, *, made: bool) -> None:
         """Have a result of this machine sent: where it was not `made` just now, only if it is not there."""
@@ -121,9 +122,9 @@ class RemoteCaches:
         """Give what a remote that must take results has said instead."""
         return next((uploads.error for uploads in self._uploads if uploads.error is not None), None)
 
-    def told(self) -> Told:
-        """Give what there is to tell by now."""
-        return self._tally.told(self.left)
+    def told(self, hits: int) -> Told:
+        """Give what there is to tell by now of a build in which `hits` actions have their results from remotes."""
+        return self._tally.told(hits, sum(uploads.unsent for uploads in self._uploads))
 
     def close(self) -> None:
         """Stop sending and close connections; what has not gone is in the spool."""

@@ -44,7 +44,7 @@ class Endpoint:
         self.access = access
         self.address = access.address
         self.shown = self.address.shown
-        self._required = required
+        self.required = required
         self._timeout = timeout
         self._tally = tally
         self._warn = warn
@@ -53,6 +53,8 @@ class Endpoint:
         self._reading = Circuit(store / CIRCUITS, self.shown)
         self._writing = Circuit(store / CIRCUITS, f"{self.shown} (write)")
         self._has_warned = False
+        self.spoiled: set[Digest] = set()
+        """Blobs in whose place it has others: what is written again, unasked, heals it."""
         self.latency = USUAL_SECONDS
         """Seconds that an answer to a question of a few bytes takes, as far as is known."""
 
@@ -71,11 +73,6 @@ class Endpoint:
     def write(self, zone: str, use: Callable[[Backend], T], otherwise: T) -> T:
         """Send something, likewise."""
         return self._use(zone, use, otherwise, self._writing, writes=True)
-
-    def is_left_alone(self, *, writes: bool = False) -> bool:
-        """Tell whether it is not to be asked now."""
-        state = (self._writing if writes else self._reading).state
-        return isinstance(state, Open)
 
     def broken(self, fault: Fault) -> None:
         """Note a fault that showed only in what was made of an answer."""
@@ -98,21 +95,24 @@ class Endpoint:
             if isinstance(state, Open | HalfOpen):
                 if not writes:
                     self._tally.degraded(state.trouble)
-                if self._required:
-                    raise Fault(state.trouble, self.shown, "it was left alone after what went wrong before")
+                if self.required:
+                    raise _error(Fault(state.trouble, self.shown, "it was left alone after what went wrong before"))
             return otherwise
         try:
             answer = use(self._backend(zone))
         except Fault as fault:
             self._note(fault, circuit, writes=writes)
             return otherwise
+        except BaseException:
+            # Not wanted any more: whether it would have worked, is not known.
+            circuit.abandoned()
+            raise
         circuit.succeeded()
         return answer
 
     def _note(self, fault: Fault, circuit: Circuit, *, writes: bool) -> None:
-        if self._required:
-            [diagnostic] = fault.diagnostics
-            raise HostError(diagnostic._replace(severity="error")) from fault
+        if self.required:
+            raise _error(fault) from fault
         self._tally.fault(fault.trouble)
         state = circuit.failed(fault)
         if isinstance(state, Open) and not writes:
@@ -137,3 +137,8 @@ class Endpoint:
                     self.address, place, given=access.headers, helper=access.helper, tls=access.tls, limits=limits
                 )
             return self._backends[place]
+
+
+def _error(fault: Fault) -> HostError:
+    [diagnostic] = fault.diagnostics
+    return HostError(diagnostic._replace(severity="error"))

@@ -1,8 +1,8 @@
 """What a build reads from remote caches: results of actions, and the blobs that they name, into the store.
 
 A result brings its folders and the small files at its top; the blobs of all others come when something reads them. So
-a layer that nobody opens costs few requests, whatever its size. What is found is provisional: whoever needs a blob that no remote has any more makes it
-again.
+a layer that nobody opens costs few requests, whatever its size. What is found is provisional: whoever needs a blob that
+no remote has any more makes it again.
 
 Nothing is believed but what proves itself. A result cannot, so it is taken from the zones that are trusted alone; one
 of a fixed-output action can, and is taken from anywhere. Results whose blobs turned out to be gone are not believed a
@@ -120,14 +120,20 @@ class Reads:
 
     def _find_there(self, endpoint: Endpoint, zone: str, wanted: Wanted, check: Check) -> Answer:
         address = endpoint.address_of(wanted.action, zone)
-        begun = time.monotonic()
-        data = endpoint.read(zone, lambda backend: backend.get_result(address, check), None)
-        if not endpoint.is_left_alone():
+
+        def asked(backend: Backend) -> Incoming | None:
+            begun = time.monotonic()
+            data = backend.get_result(address, check)
             endpoint.timed(time.monotonic() - begun)
-        if data is None:
+            try:
+                return None if data is None else _checked(incoming(data), wanted.fixed)
+            except ValueError as error:
+                raise Fault(Trouble.BROKEN, endpoint.shown, str(error)) from None
+
+        came = endpoint.read(zone, asked, None)
+        if came is None:
             return None
         try:
-            came = _checked(incoming(data), wanted.fixed)
             why = self._distrust(came.result, wanted, zone)
             if why:
                 return Untrusted(endpoint.shown, why)
@@ -210,15 +216,19 @@ class Reads:
         return came | {digest for digest, found in zip(large, there, strict=True) if found}
 
     def _small(self, endpoint: Endpoint, zone: str, digests: list[Digest], check: Check) -> dict[Digest, bytes]:
-        def asked(backend: Backend) -> dict[Digest, bytes]:
-            brought = backend.read_many(digests, check)
-            self._tally.count(read=sum(digest.size for digest in brought.blobs))
-            if brought.wrong:
-                text = f"other bytes than those of `{min(brought.wrong)}`"
-                endpoint.broken(Fault(Trouble.BROKEN, endpoint.shown, text))
-            return dict(brought.blobs)
+        came: dict[Digest, bytes] = {}
 
-        return endpoint.read(zone, asked, {})
+        def asked(backend: Backend) -> None:
+            brought = backend.read_many(digests, check)
+            came.update(brought.blobs)
+            if brought.wrong:
+                endpoint.spoiled.update(brought.wrong)
+                text = f"other bytes than those of `{min(brought.wrong)}`"
+                raise Fault(Trouble.BROKEN, endpoint.shown, text)
+
+        endpoint.read(zone, asked, None)
+        self._tally.count(read=sum(digest.size for digest in came))
+        return came
 
     def _large(
         self,
@@ -233,7 +243,15 @@ class Reads:
             with self._cas.writer() as writer:
                 yield _Counting(writer, progress)
 
-        came = endpoint.read(zone, lambda backend: backend.read(digest, sink, check), otherwise=False)
+        def asked(backend: Backend) -> bool:
+            try:
+                return backend.read(digest, sink, check)
+            except Fault as fault:
+                if fault.trouble is Trouble.BROKEN:
+                    endpoint.spoiled.add(digest)
+                raise
+
+        came = endpoint.read(zone, asked, otherwise=False)
         self._tally.count(read=digest.size if came else 0)
         return came
 
@@ -256,9 +274,13 @@ class _Counting:
 
 
 def _checked(came: Incoming, fixed: str | None) -> Incoming:
-    if fixed is not None and not (isinstance(came.output, File) and came.output.digest.hash == fixed):
+    """Give of a fixed-output action's result what proves itself: not what it says, nor the kind of its file."""
+    if fixed is None:
+        return came
+    if not (isinstance(came.output, File) and came.output.digest.hash == fixed and not came.output.executable):
         raise ValueError("another output than the one that there can be")
-    return came
+    said = came.result._replace(stdout_raw=b"", stderr_raw=b"", stdout_digest=None, stderr_digest=None)
+    return came._replace(stdout=b"", stderr=b"", result=said)
 
 
 def batches(digests: Iterable[Digest]) -> Iterator[list[Digest]]:

@@ -39,12 +39,14 @@ def send(
     check: Check,
     *,
     there: set[Digest],
+    spoiled: set[Digest],
     secrets: Sequence[bytes] = (),
     finish: Callable[[ActionResult], ActionResult] | None = None,
 ) -> Sent:
     """Send a result; `finish` is given it as it goes and may sign it.
 
-    `there` are blobs that need not be asked for; those that are there afterwards are added.
+    `there` are blobs that need not be asked for; those that are there afterwards are added. `spoiled` are blobs that
+    are sent though something is in their place; those that are right afterwards are taken off.
 
     Raises Fault, BlobLost, and `Private` where one of `secrets` is in what would be sent: a path of this machine, or
     what lets somebody in somewhere.
@@ -55,8 +57,10 @@ def send(
         raise Private(str(error)) from error
     if _has(io.BytesIO(out.result), secrets):
         raise Private("it names a place of this machine")
-    named = {*out.stored, *out.made} - there
-    missing = backend.missing(sorted(named), check)
+    named = {*out.stored, *out.made}
+    wrong = named & spoiled
+    named -= there - wrong
+    missing = backend.missing(sorted(named - wrong), check) | wrong
     _check(store, (digest for digest in missing if digest not in out.made), secrets, check)
     _check_made(out.made, secrets)
     small = sorted(digest for digest in missing if digest.size < ALONE)
@@ -69,6 +73,7 @@ def send(
 
     abreast(large, write, check, width=ABREAST)
     there |= named
+    spoiled -= wrong
     backend.put_result(address, out.result, check)
     return Sent(len(missing), sum(digest.size for digest in missing))
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import msgspec
 
+from strata_engine.digest import Digest
 from strata_engine.remote.backend import Trouble
 from strata_engine.words import duration, size
 
@@ -68,14 +69,24 @@ class Tally:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._faults: Counter[Trouble] = Counter()
-        self._saved = 0.0
+        self._saved: dict[Digest, float] = {}
+        self._waited = 0.0
         self._degraded: Trouble | None = None
 
-    def count(self, *, hits: int = 0, read: int = 0, written: int = 0, sent: int = 0, saved: float = 0.0) -> None:
+    def count(self, *, read: int = 0, written: int = 0, sent: int = 0) -> None:
         """Add what was done."""
         with self._lock:
-            self._counts.update(hits=hits, read=read, written=written, sent=sent)
-            self._saved += saved
+            self._counts.update(read=read, written=written, sent=sent)
+
+    def saved(self, key: Digest, seconds: float) -> None:
+        """Add what taking the result of a key has saved; 0 where it had to be made here after all."""
+        with self._lock:
+            self._saved[key] = seconds
+
+    def waited(self, seconds: float) -> None:
+        """Take from what was saved how long blobs took to come."""
+        with self._lock:
+            self._waited += seconds
 
     def fault(self, trouble: Trouble) -> None:
         """Add what went wrong."""
@@ -87,13 +98,14 @@ class Tally:
         with self._lock:
             self._degraded = self._degraded or trouble
 
-    def told(self, waiting: int = 0) -> Told:
-        """Give what there is to tell."""
+    def told(self, hits: int = 0, waiting: int = 0) -> Told:
+        """Give what there is to tell, with what others have counted."""
         with self._lock:
             return Told(
                 **self._counts,
+                hits=hits,
                 waiting=waiting,
-                saved=round(max(0.0, self._saved), 3),
+                saved=round(max(0.0, sum(self._saved.values()) - self._waited), 3),
                 faults={trouble.value: count for trouble, count in self._faults.items()},
                 degraded=self._degraded.value if self._degraded is not None else "",
             )

@@ -6,8 +6,8 @@
                                     └── not sent by the end: a detached process, or the next build
 
 A thread of its own sends one result after the other to one remote, each blob once: results have most blobs from those
-that they were made of. What it has not begun is in the spool as soon as
-the thread comes to it, and at the end at the latest; so a build that is killed forgets no more than the last moment.
+that they were made of. What it has not begun is in the spool as soon as the thread comes to it, and at the end at the
+latest; so a build that is killed forgets no more than what waited for the thread.
 """
 
 from __future__ import annotations
@@ -67,10 +67,12 @@ class Uploads:
         """Blobs that were seen to be there."""
         self._lock = threading.Lock()
         self._left = 0
+        self._failed = 0
         self._idle = threading.Event()
         self._idle.set()
         self._stop = threading.Event()
-        self._offered: set[Digest] = set()
+        self._offered: dict[Digest, bool] = {}
+        """What was put into the queue, and whether it was made just now."""
         self.error: StrataError | None = None
         """What a remote that must take results has said instead."""
 
@@ -88,8 +90,13 @@ class Uploads:
 
     @property
     def left(self) -> int:
-        """How many results are still to be sent."""
+        """How many results are still to be tried to be sent."""
         return self._left
+
+    @property
+    def unsent(self) -> int:
+        """How many results are left to the next build as things are."""
+        return self._left + self._failed
 
     def wait(self, seconds: float) -> bool:
         """Wait for all to be sent; tell whether they are."""
@@ -109,9 +116,12 @@ class Uploads:
 
     def _put(self, entry: Entry) -> None:
         with self._lock:
-            if entry.key in self._offered or self._stop.is_set():
+            # What is made although it was to be had before is sent again: it was lost where it had been sent to.
+            if self._offered.get(entry.key, False) or (entry.key in self._offered and not entry.made):
                 return
-            self._offered.add(entry.key)
+            if self._stop.is_set():
+                return
+            self._offered[entry.key] = entry.made
             self._left += 1
             self._idle.clear()
             self._queue.put(entry)
@@ -124,18 +134,24 @@ class Uploads:
             self._spool.add(entry)
             if self._stop.is_set():
                 continue
+            sent = False
             try:
-                if self._send(entry):
-                    self._spool.remove(entry.key)
+                sent = self._send(entry)
             except Stopped:
                 continue
             except StrataError as error:
-                self.error = self.error or error
-            finally:
-                with self._lock:
-                    self._left -= 1
-                    if not self._left:
-                        self._idle.set()
+                if self._endpoint.required:
+                    self.error = self.error or error
+            except (OSError, ValueError):
+                # The store is not what it was: others are sent all the same, and this one may be the next time.
+                pass
+            if sent:
+                self._spool.remove(entry.key)
+            with self._lock:
+                self._left -= 1
+                self._failed += not sent
+                if not self._left:
+                    self._idle.set()
 
     def _send(self, entry: Entry) -> bool:
         """Send one result; tell whether it need not be tried again."""
@@ -165,6 +181,7 @@ class Uploads:
                 address,
                 self._check,
                 there=self._there,
+                spoiled=self._endpoint.spoiled,
                 secrets=self._secrets,
                 finish=finish,
             )
