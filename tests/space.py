@@ -17,8 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from conftest import WheelMaker
 from runtimes import OWN
+
+from strata_rules.cli.graph import documents
 
 STACK = f"""\
 [[runtimes]]
@@ -73,8 +76,13 @@ class Ran(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """Read standard output as the one document that `--json` writes."""
-        return json.loads(self.stdout)
+        """Read standard output as the one document that `--json` writes, which has the form that was promised."""
+        document = json.loads(self.stdout)
+        form = documents.DOCUMENTS.get(document.get("schema"))
+        if form is not None:
+            fields = {name: value for name, value in document.items() if name not in ("schema", "version")}
+            msgspec.convert(fields, form)
+        return document
 
     @property
     def counts(self) -> dict[str, int]:

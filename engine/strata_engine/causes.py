@@ -109,9 +109,15 @@ class Causes:
         for label, report in reports.items():
             reasons, since = report.reasons, report.since
             if len(reasons) == 1 and reasons[0].reason is _FIRST:
-                above = self._new_below(report)
-                if above:
-                    found[label] = above
+                # Where an output decides that it is there, what that was says more.
+                if not (report.deciders or self._decided_by.get(label)):
+                    upstream = report.upstream
+                    # Most need one action, or all that they need is new.
+                    above = (
+                        upstream if self._new.issuperset(upstream) else tuple(filter(self._new.__contains__, upstream))
+                    )
+                    if above:
+                        found[label] = above
                 continue
             if len(reasons) == 1:
                 if reasons[0].reason is not _UPSTREAM or reasons[0].subject not in reports:
@@ -127,12 +133,10 @@ class Causes:
                 found[label] = above
         return found
 
-    def _new_below(self, report: ActionReport) -> tuple[str, ...]:
-        """List what was new below something new that no output decides on; nothing where one does."""
-        if report.deciders or self._decided_by.get(report.label):
-            return ()
-        reports = self.reports
-        return tuple([name for name in report.upstream if name in reports and _is_new(reports[name])])
+    @cached_property
+    def _new(self) -> frozenset[str]:
+        """What was looked at for the first time in this build."""
+        return frozenset([label for label, report in self.reports.items() if _is_new(report)])
 
     def _explaining(self, build: int, report: ActionReport, reason: Reason) -> list[At]:
         """Name the actions that a reason follows from."""

@@ -249,9 +249,14 @@ class Story:
             explained, straight = self._causes.explained, self._causes.straight
             opened: set[At] = set()
             for label in self.reports:
-                # No recursion: ways may be long. An action is looked at again after each that explains it.
-                waiting: list[At] = [] if label in opened else [label]
+                if label in opened:
+                    continue
                 opened.add(label)
+                if label in straight and len(straight[label]) == 1 and straight[label][0] in passed:
+                    masks[label] = passed[label] = passed[straight[label][0]]
+                    continue
+                # No recursion: ways may be long. An action is looked at again after each that explains it.
+                waiting: list[At] = [label]
                 while waiting:
                     at = waiting[-1]
                     own, above = ((), straight[at]) if isinstance(at, str) and at in straight else explained(at)

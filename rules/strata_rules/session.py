@@ -146,12 +146,12 @@ class Session:
         made = self._archives(plan)
         if publish:
             wanted += _labels(made)
-            places += self._trees(made)
+            places += self.trees(made)
         for placement in places if clean else ():
             self._build.history.forget_placed(placement.path)
-        whole = _blobs(made) if publish else []
+        whole = blobs_of(made) if publish else []
         result = self._run(plan, wanted, places, _forcing(settings, anew, earlier), earlier, whole=whole)
-        return self._publish(plan, made, settings, result) if publish else result
+        return self.put_out(plan, made, settings, result) if publish else result
 
     def lock(self, settings: Settings, *, upgrade: bool = False) -> BuildResult:
         """Lock the selected layers; with `upgrade` anew, whatever is locked now."""
@@ -175,8 +175,8 @@ class Session:
         if earlier is not None and earlier.exit_code:
             return earlier
         made = self._archives(plan)
-        result = self._run(plan, _labels(made), self._trees(made), settings, earlier, whole=_blobs(made))
-        return self._publish(plan, made, settings, result)
+        result = self._run(plan, _labels(made), self.trees(made), settings, earlier, whole=blobs_of(made))
+        return self.put_out(plan, made, settings, result)
 
     def export(self, settings: Settings, *, anew: bool = False) -> BuildResult:
         """Put the selected layers into the output folder, to be run there; with `anew` those that are there, too."""
@@ -187,13 +187,13 @@ class Session:
             (layer, exported(plan.compiled(layer, platform)))
             for layer, platform in self._built(plan, self._published_layers())
         ]
-        places, history = self._trees(made), self._build.history
+        places, history = self.trees(made), self._build.history
         paths = [placement.path for placement in places]
         check_places(self._destination(), paths, lambda path: history.placed(path) is not None)
         for path in paths if anew else ():
             history.forget_placed(path)
         result = self._run(plan, _labels(made), places, settings, earlier)
-        result = self._publish(plan, made, settings, result, here=True)
+        result = self.put_out(plan, made, settings, result, here=True)
         for warning in left_over(self.manifests, {plan.target_name(layer) for layer in self.stack.layers}):
             self._build.emit(Warned(warning))
         return result
@@ -353,6 +353,18 @@ class Session:
         """List the archives of the layers to publish."""
         built = self._built(plan, self._published_layers())
         return [(layer, plan.archive(layer, platform)) for layer, platform in built]
+
+    def archives(self, plan: Plan, labels: Collection[str]) -> list[Made]:
+        """List the archives of all layers that are among labels."""
+        every = ((layer, plan.archive(layer, platform)) for layer, platform in self._built(plan, self.stack.layers))
+        return [(layer, info) for layer, info in every if info.archive.label in labels]
+
+    def published_labels(self, plan: Plan, links: Collection[str] | None = None) -> list[str]:
+        """Name the archives of the selected layers, or of those whose Links are given."""
+        if links is None:
+            return _labels(self._archives(plan))
+        every = self._built(plan, self.stack.layers)
+        return [plan.archive(*each).archive.label for each in every if plan.link(*each).tree.label in links]
 
     # -- planning and running ----------------------------------------------------------------------------------------
 
@@ -523,7 +535,7 @@ class Session:
     def _destination(self) -> Path:
         return self._build.workspace.root / self._options.output_dir
 
-    def _trees(self, made: Iterable[Made]) -> list[Placement]:
+    def trees(self, made: Iterable[Made]) -> list[Placement]:
         """List the trees to publish where the format is `dir`; the engine knows which of them are there already."""
         folder, tagged = self._destination(), self._tagged
         return [
@@ -532,7 +544,7 @@ class Session:
             if info.format == "dir"
         ]
 
-    def _publish(
+    def put_out(
         self, plan: Plan, made: Sequence[Made], settings: Settings, result: BuildResult, *, here: bool = False
     ) -> BuildResult:
         """Write archives and metadata of a build that went well; an archive that the store has lost is made again.
@@ -560,7 +572,7 @@ class Session:
             manifests = write()
         except BlobLost:
             again = msgspec.structs.replace(settings, force=tuple(_labels(made)))
-            result = self._run(plan, _labels(made), self._trees(made), again, result)
+            result = self._run(plan, _labels(made), self.trees(made), again, result)
             if result.exit_code:
                 return result
             manifests = write()
@@ -623,7 +635,7 @@ def job_summary(build: Build, result: BuildResult) -> str:
     return markdown(record, story.roots(), critical_path(record.actions), graph, result.diagnostics)
 
 
-def _blobs(made: Iterable[Made]) -> list[Ref]:
+def blobs_of(made: Iterable[Made]) -> list[Ref]:
     """List the archives that are copied from the store: it has to have all of them."""
     return [info.archive for _, info in made if info.format != "dir"]
 

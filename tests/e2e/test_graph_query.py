@@ -81,6 +81,9 @@ def test_pictures_of_what_is_found(edited: Repository) -> None:
     tree = edited.ok("graph", "query", "kind(Link) & app-*", "--format", "tree").stdout
     assert "app-world" in tree
     assert "(would run)" in tree
+    drawn = edited.ok("graph", "show", "app-hello", "--json").json
+    assert {"from": "app-hello/install", "to": "app-hello/link"} in drawn["edges"]
+    assert edited.ok("graph", "show", "//...", "--json").json["schema"] == "strata.graph"
     assert edited.ok("graph", "query", "deps(app-world, 1)", "--format", "dot").stdout.startswith("digraph")
     assert "-->" in edited.ok("graph", "query", "deps(app-world, 1)", "--format", "mermaid").stdout
 

@@ -6,29 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from space import STACK, Ran, Space
-
-from strata_rules.cli.graph import documents
-
-
-@pytest.fixture(autouse=True)
-def _documents_have_their_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold every document that is looked at against its type."""
-    plain = Ran.json.fget
-    assert plain is not None
-
-    def checked(ran: Ran) -> Any:
-        document = plain(ran)
-        form = documents.DOCUMENTS.get(document["schema"])
-        if form is not None:
-            fields = {name: value for name, value in document.items() if name not in ("schema", "version")}
-            msgspec.convert(fields, form)
-        return document
-
-    monkeypatch.setattr(Ran, "json", property(checked))
-
 
 ALPHA = '["alpha", "beta"]'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from repositories import Repository, small_stack, write_repository
-from space import Ran, Space, copy_tree
+from space import LAYERS, Ran, Space, copy_tree
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -30,6 +31,7 @@ def made(template: Space, tmp_path_factory: pytest.TempPathFactory) -> Repositor
 
 
 def copied(made: Repository, to: Path) -> Repository:
+    to.mkdir(exist_ok=True)
     copy_tree(made.root, to / "root")
     copy_tree(made.store, to / "store")
     return Repository(to / "root", to / "store")
@@ -216,7 +218,7 @@ def test_a_query_on_one_stack(repository: Repository) -> None:
         (["//apps/tow:app-two"], ["unknown-stack", "did you mean `//apps/two`?"]),
         (["//apps/two:app-tow"], ["unknown-label", "did you mean `//apps/two:app-two`?"]),
         (["//...", "app-two"], ["bad-label", "does not begin with `//`"]),
-        (["--publish", "//..."], ["usage"]),
+        (["--show", "//..."], ["usage"]),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_told(made: Repository, words: list[str], said: list[str]) -> None:
@@ -357,3 +359,53 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_wrong(fresh: Repository) 
     fresh.build("//libs/...")
     assert fresh.stack("libs/three").build().counts["executed"] == 0
     assert fresh.stack("libs/three").ok("run", "three").stdout == "three another beta\n"
+
+
+def archives(repository: Repository) -> dict[str, bytes]:
+    """Give all archives that were published, by path."""
+    return {str(path.relative_to(repository.root)): path.read_bytes() for path in repository.root.rglob("*.tar.gz")}
+
+
+def published_layers(ran: Ran) -> list[str]:
+    return sorted(layer["layer_name"] for layers in ran.json["layers"].values() for layer in layers)
+
+
+def test_stacks_are_published_together_as_each_alone(made: Repository, tmp_path: Path) -> None:
+    together, alone = (copied(made, tmp_path / name) for name in ("together", "alone"))
+    ran = together.publish("//apps/...")
+    assert published_layers(ran) == sorted((*LAYERS, "app-two", "python"))
+    for folder in ("apps/one", "apps/two"):
+        alone.stack(folder).publish()
+        texts = [each.stack(folder).read("_artifacts/__venvstacks__/venvstacks.json") for each in (together, alone)]
+        # When something was locked is no matter of what it is.
+        one, other = (re.sub(r'"locked_at": "[^"]*"', "", text) for text in texts)
+        assert one == other
+    assert archives(together) == archives(alone)
+    # Nothing is built into its place, and nothing is left to do.
+    assert not list(together.root.rglob("_build"))
+    again = together.publish("//apps/...")
+    assert set(again.labels("up_to_date")) == set(again.keys)
+    assert together.stack("apps/two").publish().counts["executed"] == 0
+
+
+def test_what_is_published_of_stacks_is_what_labels_and_queries_mean(fresh: Repository) -> None:
+    fresh.publish("//apps/one:app-hello", "//apps/two:python/archive[tar.gz]")
+    assert sorted(archives(fresh)) == ["apps/one/_artifacts/app-hello.tar.gz", "apps/two/_artifacts/python.tar.gz"]
+    fresh.ok("build", "--publish", "//...")
+    fresh.commit()
+    changed = "rdeps(//..., changed(HEAD)) & kind(Archive)"
+    assert fresh.publish(changed).json["actions"] == []
+    fresh.write("apps/two/two.py", "print('other')\n")
+    dry = fresh.ok("publish", "--dry-run", changed)
+    assert dry.stdout == "apps/two/_artifacts/app-two.tar.gz  would be written\n"
+    before = archives(fresh)
+    assert published_layers(fresh.publish(changed)) == ["app-two"]
+    after = archives(fresh)
+    assert {path for path in after if after[path] != before[path]} == {"apps/two/_artifacts/app-two.tar.gz"}
+
+
+def test_other_commands_say_what_labels_are_for(fresh: Repository) -> None:
+    ran = fresh.strata("lock", "//...")
+    assert ran.code == 2
+    assert "hint: `build`, `publish` and `graph` take labels that begin with `//`" in ran.stderr
+    assert {label.rpartition("/")[2] for label in fresh.build("kind(Lock) & //...").keys} == {"lock"}

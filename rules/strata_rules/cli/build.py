@@ -82,8 +82,8 @@ def command(
     given = replace(given, dry_run=given.dry_run or check, locked=locked)
     may_lock, may_build = Wish.NO if locked else Wish.IF_NEEDED, Wish.YES if build else Wish.NO
     wishes = wishes_of(given, lock=may_lock, build=may_build, publish=True)
-    if across and (publish or given.show or given.show_only):
-        raise click.UsageError("`--publish` and `--show` are for one stack, not for labels that begin with `//`")
+    if across and (given.show or given.show_only):
+        raise click.UsageError("`--show` is for one stack, not for labels that begin with `//`")
     stack = show_stack(settings, spec, given, wishes) if given.show or given.show_only else None
     if given.show_only:
         return 0
@@ -112,7 +112,9 @@ def command(
         # Here and not above: only this pays for it.
         from strata_rules.cli.repository_call import built_across  # noqa: PLC0415 - see the comment above
 
-        together = partial(built_across, settings, labels, given, force=force, wishes=wishes, clean=clean)
+        together = partial(
+            built_across, settings, labels, given, force=force, wishes=wishes, clean=clean, publish=publish
+        )
         if watch:
             _watch(repository_root(Path.cwd()), settings, given, lambda saw: together(saw=saw))
         result = together()

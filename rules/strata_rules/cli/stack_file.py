@@ -71,11 +71,10 @@ def _named(argument: str, cwd: Path) -> Path:
             )
         return shown / found.name
     if not path.is_file():
-        raise SpecError.of(
-            "no-stack-file",
-            f"there is no stack file `{argument}`",
-            hint="give a path that ends in `.toml` or a folder, or leave it out to take the nearest stack file",
-        )
+        hint = "give a path that ends in `.toml` or a folder, or leave it out to take the nearest stack file"
+        if argument.startswith("//"):
+            hint = "`build`, `publish` and `graph` take labels that begin with `//`: `build 'kind(Lock) & //...'` locks"
+        raise SpecError.of("no-stack-file", f"there is no stack file `{argument}`", hint=hint)
     return shown
 
 

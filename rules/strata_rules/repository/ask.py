@@ -119,11 +119,20 @@ def _records(workspace: Workspace) -> Records:
     return Records.read(workspace.state / run_record.FILE)
 
 
-def wanted(repository: Repository, arguments: Sequence[str], *, locked: bool) -> Callable[[Whole], list[str]]:
+def wanted(
+    repository: Repository,
+    arguments: Sequence[str],
+    *,
+    locked: bool,
+    everything: Callable[[Planned], list[str]] | None = None,
+) -> Callable[[Whole], list[str]]:
     """Give what says which labels of composed stacks a `build` of these arguments is for.
 
-    A stack without labels is built as it is by itself: what is selected of it.
+    A stack without labels is built as it is by itself: what is selected of it, or what `everything` gives.
     """
+
+    def of_stack(planned: Planned) -> list[str]:
+        return planned.part.session.wanted(planned.plan, (), locked=locked)
 
     def of(whole: Whole) -> list[str]:
         by_prefix = {each.part.prefix: each for each in whole.planned}
@@ -141,7 +150,7 @@ def wanted(repository: Repository, arguments: Sequence[str], *, locked: bool) ->
                 continue
             pattern = parse(argument)
             stacks = _meant(repository, by_prefix, pattern)
-            simply = [_simply(each, pattern.local, locked=locked) for each in stacks]
+            simply = [_simply(each, pattern.local, everything or of_stack) for each in stacks]
             if all(local is not None for local in simply):
                 for each, local in zip(stacks, simply, strict=True):
                     found += whole.labels(each, local or ())
@@ -150,6 +159,29 @@ def wanted(repository: Repository, arguments: Sequence[str], *, locked: bool) ->
         return list(dict.fromkeys(found))
 
     return of
+
+
+def published(repository: Repository, arguments: Sequence[str], *, locked: bool) -> Callable[[Whole], list[str]]:
+    """Give what says which archives of composed stacks a `publish` of these arguments is for.
+
+    Of a stack without labels those of what is selected; else the archives that are meant, and those of Links.
+    """
+    meant = wanted(repository, arguments, locked=locked, everything=_selected)
+
+    def of(whole: Whole) -> list[str]:
+        labels = meant(whole)
+        found: list[str] = []
+        for each in whole.planned:
+            session, local = each.part.session, frozenset(whole.composition.locals(each.part.prefix, labels))
+            archives = [info.archive.label for _, info in session.archives(each.plan, local)]
+            found += whole.labels(each, [*archives, *session.published_labels(each.plan, local)])
+        return list(dict.fromkeys(found))
+
+    return of
+
+
+def _selected(planned: Planned) -> list[str]:
+    return planned.part.session.published_labels(planned.plan)
 
 
 def _meant(repository: Repository, planned: dict[str, Planned], pattern: Pattern) -> list[Planned]:
@@ -161,11 +193,11 @@ def _meant(repository: Repository, planned: dict[str, Planned], pattern: Pattern
     return [each for each in planned.values() if f"{each.part.file.folder}/".startswith(folder)]
 
 
-def _simply(planned: Planned, local: str, *, locked: bool) -> list[str] | None:
+def _simply(planned: Planned, local: str, everything: Callable[[Planned], list[str]]) -> list[str] | None:
     """Give the labels of a stack that a word means, where that can be told without a look at its locks."""
     session, plan = planned.part.session, planned.plan
     if local == BELOW:
-        return session.wanted(plan, (), locked=locked)
+        return everything(planned)
     if local in (layer.env_name for layer in session.stack.layers) or plan.analysis.graph.item(local) is not None:
         return session.wanted(plan, (local,))
     return None

@@ -27,10 +27,11 @@ from strata_engine.recorded_graph import record_graph
 from strata_engine.store import open_store, store_folder
 from strata_engine.workspace import Workspace
 from strata_rules.planning import Plan, SessionOptions
+from strata_rules.publish import Manifest
 from strata_rules.remotes import joined
 from strata_rules.repository.labels import StackFile, state_of
 from strata_rules.selection import NO_WISHES, Wishes
-from strata_rules.session import Session, load_session
+from strata_rules.session import Made, Session, blobs_of, load_session
 
 SHARED = ("fetch/", "wheel/")
 """What labels begin with that are no layer's: the same in each stack that has them."""
@@ -81,11 +82,19 @@ class Whole(NamedTuple):
     def places(self, planned: Planned, wanted: Iterable[str]) -> list[Placement]:
         """Say which layers of a stack go to their places, in the whole's labels, where all that is wanted is given."""
         local = self.composition.locals(planned.part.prefix, wanted)
-        found = planned.part.session.places(planned.plan, local)
+        return self.placed(planned, planned.part.session.places(planned.plan, local))
+
+    def placed(self, planned: Planned, local: Iterable[Placement]) -> list[Placement]:
+        """Say in the whole's labels what goes where."""
+        prefix = planned.part.prefix
         return [
-            Placement(Ref(self.composition.label(planned.part.prefix, each.ref.label), each.ref.path), each.path)
-            for each in found
+            Placement(Ref(self.composition.label(prefix, each.ref.label), each.ref.path), each.path) for each in local
         ]
+
+    def archives(self, planned: Planned, wanted: Iterable[str]) -> list[Made]:
+        """List the archives of a stack that are wanted."""
+        local = frozenset(self.composition.locals(planned.part.prefix, wanted))
+        return planned.part.session.archives(planned.plan, local)
 
 
 def compose(planned: Iterable[Planned]) -> Whole:
@@ -180,6 +189,8 @@ class Repository:
         self._pasts = pasts
         self._builds = builds
         """Those of all folders, of stacks that are broken too."""
+        self.manifests: list[Manifest] = []
+        """What was published, or would be if this were no dry run."""
 
     def look(self) -> Whole:
         """Analyze all stacks as they are now, to be asked about. Raises StrataError for those that cannot be."""
@@ -215,14 +226,22 @@ class Repository:
     def _told(self) -> list[Diagnostic]:
         return [diagnostic for error in self.broken for diagnostic in error.diagnostics]
 
-    def run(self, wanted_of: Callable[[Whole], list[str]], settings: Settings, *, clean: bool = False) -> BuildResult:
-        """Build what is wanted of the composed stacks.
+    def run(
+        self,
+        wanted_of: Callable[[Whole], list[str]],
+        settings: Settings,
+        *,
+        clean: bool = False,
+        publish: bool = False,
+        format: str = "",
+    ) -> BuildResult:
+        """Build what is wanted of the composed stacks; with `publish`, write the archives among it, each stack its own.
 
         Stacks that cannot be built are left out where `settings` say to go on; they are in the result all the same.
         Raises StrataError where it does not say so.
         """
         settings = self._forcing(settings)
-        planned, earlier = self._plan(settings)
+        planned, earlier = self._plan(settings, format)
         if earlier is not None and earlier.exit_code:
             return earlier
         if not settings.keep_going:
@@ -230,10 +249,20 @@ class Repository:
         whole = compose(planned)
         wanted = wanted_of(whole)
         places = {each.part.prefix: whole.places(each, wanted) for each in whole.planned}
-        for each in whole.planned if clean else ():
-            for placement in places[each.part.prefix]:
+        made = {each.part.prefix: whole.archives(each, wanted) if publish else [] for each in whole.planned}
+        for each in whole.planned:
+            own = places[each.part.prefix]
+            own += whole.placed(each, each.part.session.trees(made[each.part.prefix]))
+            for placement in own if clean else ():
                 each.part.build.history.forget_placed(placement.path)
-        result = self._run(whole, wanted, places, settings, earlier)
+        archives = [
+            Ref(whole.composition.label(prefix, ref.label), ref.path)
+            for prefix, published in made.items()
+            for ref in blobs_of(published)
+        ]
+        result = self._run(whole, wanted, places, settings, earlier, archives)
+        for each in whole.planned if publish else ():
+            result = self._put_out(whole, each, made[each.part.prefix], settings, result)
         if not self.broken:
             return result
         diagnostics = (*self._told(), *result.diagnostics)
@@ -244,14 +273,25 @@ class Repository:
         anew = [f"{part.prefix}{name}/lock" for part in self.parts for name in sorted(part.session.selection.anew())]
         return msgspec.structs.replace(settings, force=(*settings.force, *anew))
 
-    def _plan(self, settings: Settings) -> tuple[list[Planned], BuildResult | None]:
+    def _put_out(
+        self, whole: Whole, planned: Planned, made: Sequence[Made], settings: Settings, result: BuildResult
+    ) -> BuildResult:
+        """Write archives and metadata of one stack, where all of it went well."""
+        local = result_in(whole.composition, planned.part.prefix, result)
+        if not made or local.exit_code:
+            return result
+        ended = planned.part.session.put_out(planned.plan, made, settings, local)
+        self.manifests += planned.part.session.manifests
+        return msgspec.structs.replace(result, exit_code=ended.exit_code) if ended.exit_code else result
+
+    def _plan(self, settings: Settings, format: str) -> tuple[list[Planned], BuildResult | None]:
         """Analyze the stacks. Where folders are named after lock versions, locks come first, those of all at once."""
         planned: list[Planned] = []
         first: dict[str, list[str]] = {}
         for part in self.parts:
             with collected(self.broken):
                 anew = part.session.selection.anew()
-                plan, locks = part.session.first_plan(settings, anew=anew, everything=True)
+                plan, locks = part.session.first_plan(settings, format=format, anew=anew, everything=True)
                 planned.append(Planned(part, plan))
                 first[part.prefix] = locks
         if not any(first.values()) or (self.broken and not settings.keep_going):
@@ -265,7 +305,7 @@ class Repository:
             anew = session.selection.anew()
             versioned = bool(first[each.part.prefix])
             with collected(self.broken):
-                plan = session.next_plan(each.plan, settings, anew=anew) if versioned else each.plan
+                plan = session.next_plan(each.plan, settings, format=format, anew=anew) if versioned else each.plan
                 again.append(Planned(each.part, plan))
         return again, earlier
 
@@ -276,6 +316,7 @@ class Repository:
         places: Mapping[str, Sequence[Placement]],
         settings: Settings,
         earlier: BuildResult | None,
+        archives: Sequence[Ref] = (),
         *,
         last: bool = True,
     ) -> BuildResult:
@@ -289,7 +330,7 @@ class Repository:
         self._pasts.compose(composition, _owners(places))
         every = [placement for found in places.values() for placement in found]
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        result = self.build.run(composition.graph, wanted, every, settings, earlier=earlier, last=last)
+        result = self.build.run(composition.graph, wanted, every, settings, whole=archives, earlier=earlier, last=last)
         diagnostics = list(result.diagnostics)
         for each in whole.planned:
             prefix = each.part.prefix

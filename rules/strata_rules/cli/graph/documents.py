@@ -1,4 +1,4 @@
-"""The documents that `graph why` and its family write with `--json`: their form is frozen by a test.
+"""The documents that the commands of `graph` write with `--json`: their form is frozen by a test.
 
 Each is a value; its schema is in `schemas/` beside this module.
 """
@@ -175,6 +175,84 @@ class DiffDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     same: int
 
 
+class QueryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An action that a query means."""
+
+    label: str
+    mnemonic: str
+    stack: str | None
+    """Its stack file; null where several have it."""
+    layer: str | None
+    """Null where several may share it."""
+    platform: str | None
+    """Null for locks, and for what serves several."""
+
+
+class QueryDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`strata graph query`."""
+
+    query: str
+    labels: tuple[QueryLine, ...]
+
+
+class DrawnNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An action in a drawn graph."""
+
+    label: str
+    mnemonic: str
+    group: str
+    """Its layer, or what several layers share."""
+    outcome: Outcome | None
+    """What it would have now; null where that is not known yet."""
+
+
+class DrawnEdge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """That one action needs another."""
+
+    from_: str
+    """What is needed."""
+    to: str
+
+
+class GraphDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`strata graph show`."""
+
+    nodes: tuple[DrawnNode, ...]
+    edges: tuple[DrawnEdge, ...]
+
+
+class ReportDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`strata graph report`."""
+
+    run: str
+    path: str
+    bytes: int
+
+
+class TraceDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`strata graph trace`."""
+
+    run: str
+    path: str
+
+
+class TraceLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A trace, and what is still recorded of its build."""
+
+    run: str
+    path: str
+    started: str | None
+    seconds: float | None
+    command: tuple[str, ...] | None
+
+
+class TracesDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`strata graph trace --list`."""
+
+    traces: tuple[TraceLine, ...]
+    """The newest first."""
+
+
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "strata.why": WhyDocument,
     "strata.why-not": WhyNotDocument,
@@ -182,6 +260,11 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "strata.runs": RunsDocument,
     "strata.doubts": CheckDocument,
     "strata.diff": DiffDocument,
+    "strata.query": QueryDocument,
+    "strata.graph": GraphDocument,
+    "strata.report": ReportDocument,
+    "strata.trace": TraceDocument,
+    "strata.traces": TracesDocument,
 }
 """By the name in their field `schema`; each is version 1."""
 
