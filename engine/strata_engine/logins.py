@@ -9,7 +9,7 @@ import netrc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 from strata_engine.errors import HostError
 
@@ -19,9 +19,28 @@ Pair = tuple[str, str]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+def split_url(url: str) -> SplitResult:
+    """Take a URL apart; a malformed one as far as it goes, for messages that must not show its login."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        scheme, _, rest = url.partition("://")
+        netloc, slash, path = rest.partition("/")
+        return SplitResult(scheme.lower(), netloc, slash + path, "", "")
+
+
+def is_url(url: str) -> bool:
+    """Tell whether a URL is well-formed as far as its host and port."""
+    try:
+        parts = urlsplit(url)
+        return parts.port is None or bool(parts.hostname)
+    except ValueError:
+        return False
+
+
 def origin(url: str) -> tuple[str, str, int | None]:
     """Give scheme, host and port: what a login belongs to."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     try:
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:  # not a number: such a URL has an origin of its own
@@ -31,7 +50,7 @@ def origin(url: str) -> tuple[str, str, int | None]:
 
 def userinfo(url: str) -> Pair | None:
     """Give the user and password that are written in `url`."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.username is None and parts.password is None:
         return None
     return unquote(parts.username or ""), unquote(parts.password or "")
@@ -39,18 +58,21 @@ def userinfo(url: str) -> Pair | None:
 
 def without_userinfo(url: str) -> str:
     """Give `url` without user and password."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def public_url(url: str) -> str:
     """Give `url` as it may be shown: without user, password and query, which may be a signature."""
-    parts = urlsplit(without_userinfo(url))
+    parts = split_url(without_userinfo(url))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
 
 def redirected(url: str, target: str) -> str:
-    """Give the URL that `url` redirects to, with the login written in `url` only where the origin is the same."""
+    """Give the URL that `url` redirects to, with the login written in `url` only where the origin is the same.
+
+    Raises ValueError for a target that is malformed.
+    """
     there = urljoin(without_userinfo(url), target)
     if origin(there) != origin(url):
         return without_userinfo(there)

@@ -1,4 +1,4 @@
-"""`python -m strata_rules` is `strata`, for scripts that name the interpreter, as `python -m venvstacks` did."""
+"""`python -m strata_rules` is `strata`, for scripts that name the interpreter, as with `python -m venvstacks`."""
 
 from strata_rules.entry import main
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from strata_engine.errors import ActionError, Diagnostic, HostError, Place, SpecError, StrataError
-from strata_engine.logins import userinfo, without_userinfo
+from strata_engine.logins import is_url, userinfo, without_userinfo
 from strata_rules.spec.near import did_you_mean
 from strata_rules.spec.uvconfig import WRITE_LOGIN, is_readable
 
@@ -152,6 +152,8 @@ def check_urls(environ: Mapping[str, str], indexes: Iterable[str]) -> None:
                 notes=["it is not shown here because of the login"],
                 hint=WRITE_LOGIN,
             )
+        if "://" in url and not is_url(url):
+            raise SpecError.of("bad-index-url", f"{where} has a URL whose host or port cannot be read: `{url}`")
 
 
 def settings(environ: Mapping[str, str]) -> dict[str, str]:

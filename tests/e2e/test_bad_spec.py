@@ -45,6 +45,54 @@ def strata(
 
 
 BAD = {
+    "malformed-index-url": (
+        '[[tool.uv.index]]\nname = "own"\nurl = "https://[::1/simple"\n',
+        """\
+error[bad-index-url]: `https://[::1/simple` is not a URL: its host or port cannot be read
+  --> strata.toml:3:7
+   |
+ 3 | url = "https://[::1/simple"
+   |       ^^^^^^^^^^^^^^^^^^^^^
+""",
+    ),
+    "malformed-port": (
+        '[tool.uv]\nfind-links = ["https://example.org:port/wheels", "file://]/wheels"]\n',
+        """\
+error[bad-index-url]: `https://example.org:port/wheels` is not a URL: its host or port cannot be read
+  --> strata.toml:2:15
+   |
+ 2 | find-links = ["https://example.org:port/wheels", "file://]/wheels"]
+   |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+error[bad-index-url]: `file://]/wheels` is not a URL: its host or port cannot be read
+  --> strata.toml:2:50
+   |
+ 2 | find-links = ["https://example.org:port/wheels", "file://]/wheels"]
+   |                                                  ^^^^^^^^^^^^^^^^^
+""",
+    ),
+    "malformed-requirement-url": (
+        RUNTIME.replace("[]", '["x @ https://on].example/x-1.0-py3-none-any.whl"]'),
+        """\
+error[url-requirement]: runtime `py` takes `x` from a URL whose host or port cannot be read
+  --> strata.toml:4:17
+   |
+ 4 | requirements = ["x @ https://on].example/x-1.0-py3-none-any.whl"]
+   |                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+hint: a layer is made of wheels: write `NAME`, `NAME>=1.0` or `NAME[EXTRA]==1.0` for what a package index serves, or \
+`NAME @ URL` with the `file://` or `https://` URL of one wheel; build a wheel of anything else
+""",
+    ),
+    "malformed-runtime-url": (
+        RUNTIME + LOCAL + f'provider = "archive"\nurl = "https://[/p.tar.gz"\nsha256 = "{"a" * 64}"\n',
+        """\
+error[bad-url]: `url` of runtime `py` is not the URL of an archive
+  --> strata.toml:7:7
+   |
+ 7 | url = "https://[/p.tar.gz"
+   |       ^^^^^^^^^^^^^^^^^^^^
+hint: it begins with `https://`, `http://` or `file://`
+""",
+    ),
     "misspelt-field": (
         RUNTIME + 'platfroms = ["linux_x86_64"]\n',
         """\

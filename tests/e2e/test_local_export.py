@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -319,3 +321,47 @@ def test_a_layer_for_another_platform_is_exported_as_it_was_linked(fresh: Space,
     assert not bytecode(folder)
     assert not [label for label in ran.executed if "bytecode" in label or "compile" in label]
     assert (folder / "app-hello/Lib/site-packages/hello.py").exists()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Read a layer, with what its links lead to."""
+    found = ((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")))
+    return {
+        name: bytes(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for name, path in found
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def test_an_export_that_is_killed_leaves_each_layer_old_or_new(again: Space) -> None:
+    """However far it came, what stands at a layer's place is one whole version of it, and it runs."""
+    folder, changed = again.root / EXPORT, ("app-hello", "app-world", "framework-up")
+    old = {name: content(folder / name) for name in changed}
+    again.write("hello.py", "import alpha, gamma\nprint('new', alpha.NAME, gamma.NAME)\n")
+    again.write("world/names.py", "NAME = 'new'\n")
+    again.wheel("gamma", {"gamma.py": b"NAME = 'gamma'\n", "more.py": b""}, requires=["alpha"])
+    clean = again.copy(again.root.parent / "clean")
+    export(clean)
+    new = {name: content(clean.root / EXPORT / name) for name in changed}
+    assert all(old[name] != new[name] for name in changed)
+    killed = 0
+    for step in range(40):
+        process = subprocess.Popen(
+            [*again.command(), "local-export", "-q"], cwd=again.root, env=again.variables(), start_new_session=True
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(step * 0.2)
+        ended = process.poll() is not None
+        if not ended:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+        for name in changed:
+            assert content(folder / name) in (old[name], new[name]), (step, name)
+        assert say(folder, "app-hello", "hello") in ("hello alpha gamma\n", "new alpha gamma\n")
+        if ended:
+            break
+    assert killed
+    export(again)
+    assert {name: content(folder / name) for name in changed} == new
+    assert export(again).executed == set()

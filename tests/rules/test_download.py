@@ -306,6 +306,10 @@ def test_a_redirect_to_another_host_takes_no_login_along(server: Server, fetch: 
     with pytest.raises(HostError) as error:
         fetch(server.url())
     assert "redirected to something that is not HTTP" in said(error)
+    server.answers = [reply(302, Location="http://[::1/elsewhere")]
+    with pytest.raises(HostError) as error:
+        fetch(server.url())
+    assert "redirected to what is no URL" in said(error)
 
 
 def test_a_broken_netrc_is_said_without_what_is_in_it(server: Server, fetch: Fetcher, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from strata_engine.digest import Digest
 from strata_engine.errors import HostError, Place, SpecError
 from strata_engine.tree import File, Store, Tree, assemble, entries
-from strata_rules.lock import postprocess, recipes
+from strata_rules.lock import postprocess, recipes, recorded
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.lock.pins import Pin
 from strata_rules.lock.recipes import Targets
@@ -506,3 +506,9 @@ def test_a_new_version_of_a_lock_of_venvstacks_needs_no_resolution(bench: Any, t
     assert meta(lock)["locked_at"] == "2025-10-10T12:21:53.730852+00:00"
     assert lock.pylock_path.read_bytes() == before
     assert committed(tmp_path, versioned=True, requirements=("more",)).known(bench.store) is None
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_times_at_the_ends_of_the_calendar(text: str) -> None:
+    """In UTC they would be in no year that a date can have."""
+    assert recorded.moment(text).year in (1, 9999)

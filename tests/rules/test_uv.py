@@ -115,6 +115,14 @@ def test_a_login_in_an_unreadable_url_is_refused_unshown(url: str) -> None:
         assert "ter2" not in str(caught.value.diagnostics)
 
 
+@pytest.mark.parametrize("url", ["https://[::1/simple", "https://on].invalid/", "https://host:port/simple"])
+def test_a_malformed_url_is_refused(url: str) -> None:
+    for environ, indexes in (({"UV_INDEX": f"own={url}"}, []), ({"UV_FIND_LINKS": url}, []), ({}, [url])):
+        with pytest.raises(SpecError, match="whose host or port cannot be read") as caught:
+            uv.check_urls(environ, indexes)
+        assert f"`{url}`" in caught.value.diagnostics[0].message
+
+
 def test_sound_urls_pass() -> None:
     uv.check_urls(ENVIRON, ["https://user:p%40ss@host.invalid:8080/simple", "file:///wheels", "https://host.invalid"])
 

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from urllib.request import url2pathname
 
 import anyio
@@ -28,7 +28,7 @@ import anyio.to_thread
 
 from strata_engine.digest import CHUNK, Digest, DigestWriter, is_sha256
 from strata_engine.errors import Diagnostic, HostError, Place
-from strata_engine.logins import public_url, redirected, without_userinfo
+from strata_engine.logins import is_url, public_url, redirected, split_url, without_userinfo
 from strata_engine.tree import Store
 from strata_rules.download.credentials import Credentials
 from strata_rules.download.part import Body
@@ -96,8 +96,11 @@ class Network:
                     return
             finally:
                 await response.aclose()
-            url = redirected(url, target)
-            if urlsplit(url).scheme not in {"http", "https"}:
+            try:
+                url = redirected(url, target)
+            except ValueError:
+                raise httpx2.UnsupportedProtocol("redirected to what is no URL") from None
+            if split_url(url).scheme not in {"http", "https"}:
                 raise httpx2.UnsupportedProtocol("redirected to something that is not HTTP")
         raise httpx2.TooManyRedirects("redirected more than 10 times")
 
@@ -153,6 +156,8 @@ async def download(
         local = local_path(url)
         if local is not None:
             found = await anyio.to_thread.run_sync(_copy, wanted, local, url)
+        elif not is_url(url):
+            found = _Failure(url, "unreachable", "not a URL", again=False)
         elif network.offline:
             found = _Failure(url, "offline", "not asked: this build is offline", again=False)
         else:
@@ -263,7 +268,7 @@ def _explain(failures: Sequence[_Failure], sha256: str) -> Diagnostic:
         return Diagnostic("wrong-sha256", message, None, notes, _HINTS["wrong-sha256"])
     for id_ in ("download-refused", "download-gone", "unreachable", "missing-file", "offline"):
         if (failure := worst.get(id_)) is not None:
-            name, host = _file_name(failure.url), urlsplit(failure.url).hostname or public_url(failure.url)
+            name, host = _file_name(failure.url), split_url(failure.url).hostname or public_url(failure.url)
             message = {
                 "missing-file": f"cannot read `{public_url(failure.url)}`: {failure.text}",
                 "download-gone": f"`{host}` does not have `{name}`: {failure.text}",
@@ -288,7 +293,7 @@ _HINTS = {
 
 def local_path(url: str) -> Path | None:
     """Give the file that a `file://` URL or a plain path names; None for any other URL."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme == "file":
         return Path(url2pathname(unquote(parts.path) if os.name != "nt" else parts.path))
     return Path(url) if len(parts.scheme) < 2 else None  # one letter is a drive
@@ -312,7 +317,7 @@ def _copy(wanted: _Wanted, path: Path, url: str) -> Digest | _Failure:
 
 
 def _file_name(url: str) -> str:
-    return unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2]) or public_url(url)
+    return unquote(split_url(url).path.rstrip("/").rpartition("/")[2]) or public_url(url)
 
 
 def _range_start(response: httpx2.Response) -> int:

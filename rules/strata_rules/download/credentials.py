@@ -8,9 +8,8 @@ from __future__ import annotations
 import netrc
 import os
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
-from strata_engine.logins import Pair, origin, read_netrc, userinfo, without_userinfo
+from strata_engine.logins import Pair, origin, read_netrc, split_url, userinfo, without_userinfo
 
 
 class Credentials:
@@ -43,7 +42,7 @@ class Credentials:
         if self._netrc is None:
             self._netrc = read_netrc(self._environ)
         hosts = self._netrc.hosts
-        entry = hosts.get(urlsplit(url).hostname or "") or (hosts.get("default") if first else None)
+        entry = hosts.get(split_url(url).hostname or "") or (hosts.get("default") if first else None)
         return (entry[0], entry[2] or "") if entry else None
 
 

@@ -104,8 +104,11 @@ def moment(text: str) -> datetime:
 
 
 def in_utc(time: datetime) -> datetime:
-    """Give a time in UTC; one without a zone is taken for it."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    """Give a time in UTC; one without a zone is taken for it, and one at the end of all calendars, too."""
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        return time.replace(tzinfo=UTC)
 
 
 def _worded(message: str) -> str:

@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from strata_engine.digest import is_sha256
 from strata_engine.errors import SpecError
+from strata_engine.logins import split_url
 from strata_rules.download.client import local_path
 
 RELEASES = (
@@ -95,7 +95,7 @@ def _read_uv_table(url: str, read: Callable[[Path], bytes | None]) -> dict[str, 
     if path is None:
         raise SpecError.of(
             "unsupported-table",
-            f"`UV_PYTHON_DOWNLOADS_JSON_URL` must name a file, not a `{urlsplit(url).scheme}` address",
+            f"`UV_PYTHON_DOWNLOADS_JSON_URL` must name a file, not a `{split_url(url).scheme}` address",
             hint="download the table and use its `file://` address, so that a build does not depend on when it is read",
         )
     data = read(path)

@@ -17,6 +17,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from strata_engine.digest import is_sha256
 from strata_engine.errors import Place
+from strata_engine.logins import is_url
 from strata_rules.layout import METADATA_FOLDER
 from strata_rules.platforms import IMPLEMENTATIONS, PLATFORMS, parse_linux_target, parse_macosx_target
 from strata_rules.spec.declared import (
@@ -185,6 +186,8 @@ def _check_requirement(layer: Declared, index: int, text: str, problems: Problem
 
 def _no_wheel_url(name: str, url: str) -> str:
     """Say why a URL is not that of a wheel of a distribution; nothing where it is."""
+    if not is_url(url):
+        return "whose host or port cannot be read"
     parts = urlsplit(url)
     if parts.scheme not in {"file", "http", "https"}:
         return f"of the kind `{parts.scheme}:`"
@@ -323,7 +326,7 @@ def _check_urls(
 ) -> None:
     urls = {(): value} if isinstance(value, str) else {(platform,): url for platform, url in (value or {}).items()}
     for where, url in urls.items():
-        if not url.startswith(("https://", "http://", "file://")):
+        if not url.startswith(("https://", "http://", "file://")) or not is_url(url):
             message = f"`url` of runtime `{name}` is not the URL of an archive"
             hint = "it begins with `https://`, `http://` or `file://`"
             problems.error("bad-url", message, place("url", *where), hint=hint)

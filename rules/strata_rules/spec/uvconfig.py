@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 from strata_engine.action import Json
 from strata_engine.errors import Place, SpecError
+from strata_engine.logins import is_url
 from strata_rules.spec.fields import Problems, Table, kind_of
 from strata_rules.spec.near import did_you_mean
 from strata_rules.spec.source import Document, decode_toml
@@ -316,6 +317,9 @@ def _find_place(table: Table, text: str, path: tuple[str | int, ...], folders: _
         if not is_readable(text):
             message = f"a URL of `{path[0]}` has a login that cannot be read"
             problems.error("bad-index-url", message, table.place(*path), hint=WRITE_LOGIN)
+        elif "://" in text and not is_url(text):
+            message = f"`{text}` is not a URL: its host or port cannot be read"
+            problems.error("bad-index-url", message, table.place(*path))
     elif not folders.probe(folder):
         # venvstacks lets uv resolve in a folder two below the stack file's, where such a path starts.
         meant = Path(os.path.normpath(folders.root / "_build" / "resolve" / text))
@@ -427,7 +431,7 @@ def is_readable(url: str) -> bool:
 
 def local_path(text: str, root: Path) -> Path | None:
     """Give the local folder or file that an index or `find-links` entry means; None where it is elsewhere."""
-    if text.startswith("file://"):
+    if text.startswith("file://") and is_url(text):
         return Path(unquote(urlsplit(text).path))
     if "://" in text:
         return None
