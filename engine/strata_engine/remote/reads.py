@@ -33,8 +33,10 @@ ALONE = 1 << 20
 """Bytes from which on a blob comes by itself, straight into the store."""
 ABREAST = 4
 """Large blobs that come at once."""
-MOST_IN_BATCH = 1000
+MOST_IN_BATCH = 250
 """Blobs of a batch."""
+BATCHES = 3
+"""Batches that come at once."""
 
 
 class Wanted(NamedTuple):
@@ -201,12 +203,16 @@ class Reads:
     ) -> set[Digest]:
         """Bring what one remote has; give what came."""
         small = sorted(digest for digest in wanted if digest.size < ALONE)
-        came: set[Digest] = set()
-        for batch in batches(small):
-            for digest, data in self._small(endpoint, zone, batch, check).items():
+
+        def some(batch: list[Digest], check: Check) -> set[Digest]:
+            found = self._small(endpoint, zone, batch, check)
+            for digest, data in found.items():
                 self._cas.put_named(digest, data)
-                came.add(digest)
                 progress(digest.size)
+            return set(found)
+
+        # Side by side, for making files takes as long as reading what belongs into them.
+        came = set().union(*abreast(batches(small), some, check, width=BATCHES))
 
         def one(digest: Digest, check: Check) -> bool:
             return self._large(endpoint, zone, digest, check, progress)
