@@ -7,6 +7,7 @@ environment alone, and headers that these give are sent only where these say.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
@@ -63,8 +64,8 @@ def remote_settings(
         return RemoteSettings()
     let_in = _LetIn(
         headers_of(environ.get(HEADER, "")) if named else (),
-        environ.get(HELPER, ""),
-        checked(Tls(environ.get(CERTIFICATE, ""), environ.get(CERTIFICATE_KEY, ""), environ.get(AUTHORITY, ""))),
+        _program(environ.get(HELPER, "")),
+        checked(Tls(*(_file(environ.get(name, "")) for name in (CERTIFICATE, CERTIFICATE_KEY, AUTHORITY)))),
     )
     texts = named or source.caches
     caches = tuple(_access(text, let_in, None if named else places("cache")) for text in texts)
@@ -94,13 +95,33 @@ def zone_of_ci(environ: Mapping[str, str]) -> str:
     return f"pr/{number}" if number.isascii() and number.isdigit() else MAIN
 
 
+def _file(path: str) -> str:
+    """Give an absolute path: what sends after the build works in another folder."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""  # noqa: PTH100, PTH111 - absolute() keeps `..`
+
+
+def _program(name: str) -> str:
+    return _file(name) if os.sep in name else name
+
+
 def joined(settings: Sequence[RemoteSettings]) -> RemoteSettings:
-    """Give what a build of several stacks is told: all their caches, in the zone of the first that has any."""
+    """Give what a build of several stacks is told: the caches of all of them.
+
+    Raises SpecError where they do not trust alike: none may be given what another believes and it does not.
+    """
     having = [each for each in settings if each.caches]
     if not having:
         return RemoteSettings()
+    first, *others = having
+    for field in ("zone", "trusted", "public_keys"):
+        if any(getattr(each, field) != getattr(first, field) for each in others):
+            raise SpecError.of(
+                "two-trusts",
+                f"stacks that are built together must have one `{field}` in `[tool.strata.remote]`",
+                hint=f"write the same `{field}` into each of them, or build them one after the other",
+            )
     caches = dict.fromkeys(access for each in having for access in each.caches)
-    return msgspec.structs.replace(having[0], caches=tuple(caches))
+    return msgspec.structs.replace(first, caches=tuple(caches))
 
 
 class _LetIn(NamedTuple):

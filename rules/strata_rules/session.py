@@ -102,6 +102,8 @@ class Session:
     def __init__(self, stack: Stack, options: SessionOptions, selection: Selection, build: Build) -> None:
         self.stack = stack
         self.selection = selection
+        self.remotes = build.remotes
+        """The remote caches that the stack asks."""
         self._options = options
         self._build = build
         self.standing: list[Diagnostic] = [*stack.warnings, *selection.warnings]
