@@ -22,7 +22,7 @@ from strata_engine.detached import Charge, detach
 from strata_engine.remote.settings import Access, Upload
 from strata_engine.remote.spool import FOLDER
 
-SECRET = "s3cret-of-nobody"  # noqa: S105 - of nobody
+SECRET = "s3cret-of-nobody"
 
 
 @pytest.fixture
@@ -97,9 +97,7 @@ def test_it_sends_what_is_left_and_shows_nothing_of_what_lets_us_in(
     server.manner = lambda number, method, path: "well"
     server.released.set()
     until(lambda: not spooled(site) or not ours(os.getpid()))
-    assert not [
-        path for path in site.store.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()
-    ]
+    assert not [path for path in site.store.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
 
 

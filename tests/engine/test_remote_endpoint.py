@@ -19,6 +19,7 @@ from strata_engine.remote.breaker import LIMIT, REST, Circuit, Open
 from strata_engine.remote.endpoint import CIRCUITS, Endpoint
 from strata_engine.remote.settings import Access
 from strata_engine.remote.tally import Tally
+from strata_engine.remote.tls import Tls
 
 ADDRESS = Digest.of(b"somewhere")
 
@@ -145,15 +146,12 @@ def test_after_a_rest_one_call_tries_it_and_the_others_wait(server: Hostile, tmp
 
 
 def test_a_try_that_was_given_up_leaves_the_next_one_to_try(server: Hostile, tmp_path: Path) -> None:
-    class Stop(Exception):
-        pass
-
     def stopped(backend: Backend) -> None:
-        raise Stop
+        raise KeyboardInterrupt
 
     rested(tmp_path, server.url)
     one = Opened(tmp_path, server.url)
-    with pytest.raises(Stop):
+    with pytest.raises(KeyboardInterrupt):
         one.endpoint.read("main", stopped, None)
     assert one.endpoint.read("main", lambda backend: "asked", "left alone") == "asked"
 
@@ -218,8 +216,6 @@ def test_a_netrc_that_cannot_be_read_is_said_and_costs_the_remote(
 
 
 def test_a_certificate_that_is_none_is_the_users_to_mend(tmp_path: Path) -> None:
-    from strata_engine.remote.tls import Tls
-
     one = Opened(tmp_path, "https://127.0.0.1:9", access={"tls": Tls(str(tmp_path / "none.pem"))})
     with pytest.raises(StrataError, match=r"none\.pem"):
         one.ask()

@@ -10,7 +10,7 @@ from strata_engine.remote.address import FolderAddress, HttpAddress
 from strata_engine.remote.settings import Access, RemoteSettings, Upload
 from strata_engine.remote.tls import Tls
 
-SECRET = "s3cret"  # noqa: S105 - of nobody
+SECRET = "s3cret"
 FULL = Access(
     url="https://host/{zone}",
     login=("me", SECRET),
