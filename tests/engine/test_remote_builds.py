@@ -16,7 +16,7 @@ from caches import Hostile
 
 from strata_engine.action import Action, Execution, Expansion, Ref, Scope, Source
 from strata_engine.action_cache import result_of
-from strata_engine.codec import encode_action_result
+from strata_engine.codec import Directory, FileNode, encode_action_result, encode_directory, encode_tree
 from strata_engine.decision import warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic
@@ -445,6 +445,25 @@ def test_what_a_fixed_output_says_besides_is_not_believed(here: Site, there: Sit
     result = there.build([fixed])
     assert outcomes(result) == {"fixed": "executed"}
     assert result.artifacts["fixed"] == File(Digest.of(b"fixed"))
+
+
+def test_sizes_and_times_beyond_all_measure_do_no_harm(here: Site, there: Site, server: Hostile) -> None:
+    here.build([make("parts", run=parts)])
+    [path] = results(server)
+    files = tuple(FileNode(name, Digest(digest_of(name), 2**63 - 1), is_executable=False) for name in ("one", "two"))
+    more = tuple(FileNode(f"x{i}", Digest(f"{i:064x}", 2**63 - 1), is_executable=False) for i in range(9))
+    root = Directory(files=(*files, *more))
+    message = encode_tree(root, ())
+    server.blobs[f"/cas/{Digest.of(message).hash}"] = message
+    lie = result_of(Tree(Digest.of(encode_directory(root))), worker="x", started_ns=0, completed_ns=2**62)
+    folder = lie.output_directories[0]._replace(tree_digest=Digest.of(message))
+    server.blobs[path] = encode_action_result(lie._replace(output_directories=(folder,)))
+    result = there.build([make("parts", run=parts)])
+    assert result.exit_code == 0
+    result = there.build([make("parts", run=parts), needs_one()], places={"out": "parts"})
+    assert result.exit_code == 0
+    assert (there.root / "out" / "one").read_bytes() == content("one")
+    assert counts(there.build([make("parts", run=parts), needs_one()], places={"out": "parts"})) == {"up_to_date": 2}
 
 
 @pytest.mark.parametrize("same", [True, False])
