@@ -19,7 +19,7 @@ from strata_engine.remote.address import FolderAddress, HttpAddress, checked_zon
 from strata_engine.remote.credentials import Headers, headers_of
 from strata_engine.remote.settings import Access, RemoteSettings, Upload
 from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
-from strata_engine.remote.tls import Tls, checked
+from strata_engine.remote.tls import Tls, checked, read
 from strata_rules.spec.declared import RemoteSource
 
 CACHE = "STRATA_REMOTE_CACHE"
@@ -71,6 +71,9 @@ def remote_settings(
     caches = tuple(_access(text, let_in, None if named else places("cache")) for text in texts)
     if not caches:
         return RemoteSettings()
+    if any(isinstance(access.address, HttpAddress) for access in caches):
+        # What is wrong with these files is said before anything is asked.
+        read(let_in.tls)
     asked = wishes.zone or environ.get(ZONE, "")
     zone = asked or source.zone or zone_of_ci(environ)
     return RemoteSettings(

@@ -86,7 +86,7 @@ def load_session(path: Path, options: SessionOptions, build: Build, wishes: Wish
     selection = select(stack, wishes, options.platforms or (host_platform(),))
     for warning in (*stack.warnings, *selection.warnings):
         build.emit(Warned(warning))
-    build.epoch = stack.strata.epoch
+    build.epoch = _epoch(stack)
     if not options.offline:
 
         def place(field: str) -> Place:
@@ -94,6 +94,14 @@ def load_session(path: Path, options: SessionOptions, build: Build, wishes: Wish
 
         build.remotes = remote_settings(options.remote, stack.strata.remote, os.environ, place)
     return Session(stack, options, selection, build)
+
+
+def _epoch(stack: Stack) -> str:
+    """Give the stack's epoch. Raises SpecError where it cannot stand beside a zone (`remote.address`)."""
+    if "\0" in stack.strata.epoch:
+        place = stack.document.place(("tool", "strata", "epoch"))
+        raise SpecError.of("bad-epoch", "an epoch with a NUL in it", place, hint="any word will do")
+    return stack.strata.epoch
 
 
 class Session:

@@ -216,7 +216,9 @@ def test_a_wrong_url_is_a_wrong_command_line_or_stack_file(built: Space) -> None
     assert "s3cret" not in ran.stderr
     built.write("venvstacks.toml", spec + '\n[tool.strata.remote]\nzone = "../x"\ncache = "file:///tmp"\n')
     ran = built.strata("build")
-    assert ran.stderr.startswith(f"error[bad-zone]: `../x` is not the name of a zone\n   --> venvstacks.toml:{line}:8\n")
+    assert ran.stderr.startswith(
+        f"error[bad-zone]: `../x` is not the name of a zone\n   --> venvstacks.toml:{line}:8\n"
+    )
     ran = built.strata(
         "build", "--force", "app-hello", env={"STRATA_REMOTE_CACHE": "file:///x", "STRATA_REMOTE_UPLOAD": "yes"}
     )
