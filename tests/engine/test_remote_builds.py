@@ -15,7 +15,7 @@ from builds import Site, combine, counts, graph_of, key_of, make, outcomes, reas
 from caches import Hostile
 
 from strata_engine.action import Action, Execution, Expansion, Ref, Scope, Source
-from strata_engine.action_cache import result_of
+from strata_engine.action_cache import artifact_of, result_of
 from strata_engine.codec import Directory, FileNode, encode_action_result, encode_directory, encode_tree
 from strata_engine.decision import warnings_to_bytes
 from strata_engine.digest import Digest
@@ -290,6 +290,57 @@ def test_a_remote_that_is_faster_wins_and_the_loser_files_nothing(
     assert counts(there.build([make("a", run=run)], places={"out": "a"})) == {"up_to_date": 1}
 
 
+def test_nobody_waits_for_who_has_lost(here: Site, there: Site, server: Hostile) -> None:
+    known_to_be_quick(here, there, make("a"))
+    started, over = threading.Event(), threading.Event()
+    Gate(server, until=started)
+
+    def run(execution: Execution) -> Artifact:
+        started.set()
+        while not over.wait(0.01):
+            execution.check_cancelled()
+        raise AssertionError
+
+    there.remotes = remote(server.url, timeout=LONG)
+    result = there.build([make("a", run=run)], places={"out": "a"})
+    over.set()
+    assert (result.exit_code, counts(result), result.interrupted) == (0, {"remote": 1}, False)
+    assert (there.root / "out").read_text() == "a"
+
+
+def test_who_has_lost_does_not_file_what_is_made_again(here: Site, there: Site, server: Hostile) -> None:
+    """The remote's result wins, its blob is gone, and the loser ends after it was made once more."""
+    known_to_be_quick(here, there, make("parts", run=parts))
+    del server.blobs[f"/cas/{digest_of('one')}"]
+    started, again = threading.Event(), threading.Event()
+    Gate(server, until=started)
+    runs: list[str] = []
+
+    def run(execution: Execution) -> Artifact:
+        runs.append(execution.label)
+        if len(runs) == 1:
+            started.set()
+            assert again.wait(LONG)
+            return assemble(execution.store, {"one": File(execution.store.put(b"of the loser"))})
+        return parts(execution)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, ActionFinished) and event.outcome is Outcome.EXECUTED and event.label == "parts":
+            again.set()
+
+    there.listeners = (listen,)
+    there.remotes = remote(server.url, timeout=LONG)
+    items = [make("parts", run=run), needs_one()]
+    result = there.build(items, places={"out": "parts"})
+    assert (result.exit_code, counts(result), len(runs)) == (0, {"executed": 2}, 2)
+    with there.opened_store() as store:
+        kept = store.cache.get(key_of(result, "parts"))
+        assert kept is not None
+        assert artifact_of(kept) == result.artifacts["parts"]
+    assert counts(there.build(items, places={"out": "parts"})) == {"up_to_date": 2}
+    assert (there.root / "out" / "one").read_bytes() == content("one")
+
+
 @pytest.mark.parametrize("keep_going", [False, True])
 def test_a_failure_counts_though_a_remote_is_still_asked(
     here: Site, there: Site, server: Hostile, keep_going: bool
@@ -373,7 +424,7 @@ def pem(key: Any) -> str:
     ("filled", "asking", "why"),
     [
         ({}, {}, "not signed"),
-        ({"signing_key": pem(OTHER)}, {}, f"signed with `{OTHER.public.text}`, which is not accepted"),
+        ({"signing_key": pem(OTHER)}, {}, "signed with `OTHER`, which is not accepted"),
         ({"signing_key": pem(KEY)}, {}, ""),
         ({"signing_key": pem(KEY)}, {"zone": "pr/1"}, ""),
         ({"signing_key": pem(KEY)}, {"public_keys": (OTHER.public.text, KEY.public.text)}, ""),
@@ -389,7 +440,9 @@ def test_where_keys_are_accepted_others_results_are_misses_that_say_so(
     result = there.build([make("a"), fixed])
     assert outcomes(result) == {"a": "executed" if why else "remote", "fixed": "remote"}
     told = [reason for reason in report(result, "a").reasons if reason.reason.value == "cache-untrusted"]
-    assert [(reason.subject, reason.old) for reason in told] == ([(server.url, why)] if why else [])
+    assert [(reason.subject, reason.old) for reason in told] == (
+        [(server.url, why.replace("OTHER", OTHER.public.text))] if why else []
+    )
 
 
 FIXED: dict[str, Any] = {"params": {}, "say": "", "scope": Scope.FIXED_OUTPUT, "fixed": Digest.of(b"fixed").hash}
