@@ -21,7 +21,6 @@ from strata_engine.decision import warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic
 from strata_engine.events import ActionFinished, Event, Outcome, Warned
-from strata_engine.remote.reads import FROM_REMOTE
 from strata_engine.remote.settings import Upload
 from strata_engine.remote.signing import new_key
 from strata_engine.remote.spool import FOLDER
@@ -286,7 +285,7 @@ def test_a_remote_that_is_faster_wins_and_the_loser_files_nothing(
     with there.opened_store() as store:
         kept = store.cache.get(key_of(result, "a"))
         assert kept is not None
-        assert kept.worker == FROM_REMOTE
+        assert kept.worker == "remote"
     assert counts(there.build([make("a", run=run)], places={"out": "a"})) == {"up_to_date": 1}
 
 

@@ -16,7 +16,6 @@ from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, HostError
 from strata_engine.key import Key, compute
 from strata_engine.remote.endpoint import Endpoint
-from strata_engine.remote.reads import FROM_REMOTE
 from strata_engine.remote.settings import Access
 from strata_engine.remote.spool import Entry, Spool
 from strata_engine.remote.tally import Tally
@@ -127,7 +126,7 @@ def address_of(server: Hostile, store: LocalStore, key: Key) -> str:
 
 
 def test_what_came_from_a_remote_stays_and_what_was_collected_is_forgotten(server: Hostile, store: LocalStore) -> None:
-    theirs = made(store, b"theirs", worker=FROM_REMOTE)
+    theirs = made(store, b"theirs", worker="remote")
     gone = made(store, b"gone")
     store.cache.delete(gone.digest)
     never = Key(Digest.of(b"never"), b"never", b"")
