@@ -185,11 +185,11 @@ class Build:
             )
         return self._caches
 
-    def _private(self) -> tuple[str, ...]:
+    def _private(self) -> tuple[bytes, ...]:
         """List the paths of this machine that nothing which leaves it may name."""
         folders = (self.workspace.root.absolute(), self.store.folder.absolute())
         # One that is as short as `/app` is found in files that know nothing of this machine.
-        return tuple(f"{folder}/" for folder in folders if len(folder.parts) > MOST_USUAL_PARTS)
+        return tuple(os.fsencode(f"{folder}/") for folder in folders if len(folder.parts) > MOST_USUAL_PARTS)
 
     async def _finish_uploads(self, caches: RemoteCaches, interrupted: Callable[[], bool]) -> None:
         """Wait for what is to be sent, where that is wanted, until the build is told to stop."""
@@ -211,7 +211,7 @@ class Build:
         if left and self.remotes.upload is Upload.DETACH:
             from strata_engine.detached import Charge, detach  # noqa: PLC0415 - see above
 
-            detach(Charge(store=str(self.store.folder), settings=self.remotes, private=self._private()))
+            detach(Charge(store=os.fsencode(self.store.folder), settings=self.remotes, private=self._private()))
 
     def _unless_told(self, earlier: BuildResult) -> Listener:
         """Emit events, but that what the first part of a build has told of is still as that left it."""

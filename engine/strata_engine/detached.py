@@ -29,14 +29,18 @@ LONGEST = 1800.0
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """What a detached process is to do."""
 
-    store: str
+    store: bytes
+    """The folder, as the system names it."""
     settings: RemoteSettings
-    private: tuple[str, ...] = ()
+    private: tuple[bytes, ...] = ()
+    """Paths of this machine, which nothing that is sent may name."""
 
 
 def detach(charge: Charge) -> None:
     """Start a process that sends what waits, and outlives this one; a machine that starts none leaves it waiting."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    # All that it is to know of remotes is in the charge; what lets somebody in is not to stay in an environment.
+    own = ("PYTHON", "STRATA_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     with contextlib.suppress(OSError):
         process = subprocess.Popen(
             [sys.executable, "-I", "-m", "strata_engine.detached"],
@@ -58,7 +62,7 @@ def detach(charge: Charge) -> None:
 def main() -> int:
     """Do what standard input says."""
     charge = msgspec.json.decode(sys.stdin.buffer.read(), type=Charge)
-    folder = Path(charge.store) / FOLDER
+    folder = Path(os.fsdecode(charge.store)) / FOLDER
     with contextlib.suppress(OSError, StrataError):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("a") as lock:
@@ -68,7 +72,7 @@ def main() -> int:
 
 
 def _work(charge: Charge) -> None:
-    store = open_store(Path(charge.store), _ignore)
+    store = open_store(Path(os.fsdecode(charge.store)), _ignore)
     settings = msgspec.structs.replace(charge.settings, upload=Upload.WAIT, required=False)
     try:
         caches = RemoteCaches(settings, store.folder, store.cas, store.cache, _ignore, charge.private)

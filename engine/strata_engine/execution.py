@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import anyio
@@ -48,6 +49,15 @@ ATTEMPTS = 3
 
 POLL_SECONDS = 0.05
 """How often a lock that another build has is tried."""
+
+
+class Who(Enum):
+    """Whose result of a label is filed."""
+
+    REMOTE = "remote"
+    HERE = "here"
+    AGAIN = "again"
+    """Made here because what there was of it is lost."""
 
 
 class Executions:
@@ -147,18 +157,18 @@ class Executions:
         """Let a label be executed while remotes are asked for its result: whichever is first, is filed."""
         self._claims[label] = Claim()
 
-    def _wins(self, label: str, who: str) -> bool:
+    def _wins(self, label: str, who: Who) -> bool:
         """Claim that `who` says how a label ended; tell whether that is so."""
         claim = self._claims.get(label)
         return claim is None or claim.take(who)
 
-    def _claim(self, label: str, who: str) -> None:
+    def _claim(self, label: str, who: Who) -> None:
         """Claim it. Raises `Unwanted` where another has done so."""
         if not self._wins(label, who):
             raise Unwanted
 
     def _taken(self, action: Action, decision: MustRun, found: Found) -> Finished:
-        self._claim(action.label, "remote")
+        self._claim(action.label, Who.REMOTE)
         key, artifact = decision.key.digest, found.artifact
         size = size_of(self._decider.cas, artifact)
         self._decider.keep(decision.key)
@@ -206,7 +216,7 @@ class Executions:
         except Unwanted:
             return None
         except StrataError as error:
-            return self._failed(action, decision, error, begun) if self._wins(action.label, "here") else None
+            return self._failed(action, decision, error, begun) if self._wins(action.label, Who.HERE) else None
         finally:
             if not recorded:
                 self._locks.release([key])
@@ -256,7 +266,7 @@ class Executions:
                 artifact = artifact_of(result)
                 if action.committed is not None or self._decider.cas.lost(artifact):
                     return None
-                self._claim(action.label, "here")
+                self._claim(action.label, Who.HERE)
                 past = self._decider.history.past(action.label)
                 seconds = past.seconds if past is not None else 0.0
                 size = size_of(self._decider.cas, artifact)
@@ -276,18 +286,23 @@ class Executions:
                 return None
 
     async def _attempt(
-        self, action: Action, reasons: tuple[Reason, ...], begun: float, decision: MustRun | None = None
+        self,
+        action: Action,
+        reasons: tuple[Reason, ...],
+        begun: float,
+        decision: MustRun | None = None,
+        who: Who = Who.HERE,
     ) -> Finished:
-        """Run an action whose input blobs may turn out to be lost."""
+        """Run an action whose input blobs may turn out to be lost. Raises `Unwanted` where another than `who` files."""
         for attempt in range(ATTEMPTS):
             try:
                 await self.secure_inputs(action)
                 if is_plain(action):
-                    return await in_thread(self._make, action, reasons, begun, decision)
+                    return await in_thread(self._make, action, reasons, begun, decision, who)
                 inputs, key = await in_thread(self._prepare, action, decision)
                 with as_failure(action):
                     artifact, warnings = await self._executor.run(action, inputs)
-                return await in_thread(self._file, action, reasons, begun, key, artifact, warnings)
+                return await in_thread(self._file, action, reasons, begun, key, artifact, warnings, who)
             except BlobLost as lost:
                 self._in_doubt = True
                 if attempt == ATTEMPTS - 1:
@@ -303,11 +318,18 @@ class Executions:
             hint="check the disk that the store is on",
         )
 
-    def _make(self, action: Action, reasons: tuple[Reason, ...], begun: float, decision: MustRun | None) -> Finished:
+    def _make(
+        self,
+        action: Action,
+        reasons: tuple[Reason, ...],
+        begun: float,
+        decision: MustRun | None,
+        who: Who = Who.HERE,
+    ) -> Finished:
         inputs, key = self._prepare(action, decision)
         with as_failure(action):
             artifact, warnings = self._executor.run_here(action, inputs)
-        return self._file(action, reasons, begun, key, artifact, warnings)
+        return self._file(action, reasons, begun, key, artifact, warnings, who)
 
     def _prepare(self, action: Action, decision: MustRun | None) -> tuple[dict[str, Node], Key]:
         """Give the inputs as they are now, and their key: an input that was made again may have become another."""
@@ -324,9 +346,10 @@ class Executions:
         key: Key,
         artifact: Artifact,
         warnings: Sequence[Diagnostic],
+        who: Who,
     ) -> Finished:
         """Keep a result: blobs, then the action result, then what git keeps, then history."""
-        self._claim(action.label, "here")
+        self._claim(action.label, who)
         seconds = time.monotonic() - begun
         self._decider.keep(key)
         size = size_of(self._decider.cas, artifact)
@@ -425,8 +448,9 @@ class Executions:
             assert isinstance(action, Action)
             reasons = (*finished.reasons, Reason(ReasonCode.CACHE_BLOB_LOST, label, str(lost[0]), None))
             self._emit(ActionStarted(label, action.mnemonic, action.pool, -1, reasons, action.description))
-            self._claims.pop(label, None)
-            again = await self._attempt(action, reasons, time.monotonic())
+            # Whoever still makes it, having lost a race, files it no more.
+            self._claims[label] = Claim(Who.AGAIN)
+            again = await self._attempt(action, reasons, time.monotonic(), who=Who.AGAIN)
             self._done[label] = again
             self._emit(again.event())
 
@@ -488,15 +512,15 @@ class _Arriving:
 class Claim:
     """Who files the result of a label that is executed here and asked for elsewhere; for any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Who | None = None) -> None:
         self._lock = threading.Lock()
-        self._owner = ""
+        self._owner = owner
 
-    def take(self, who: str) -> bool:
+    def take(self, who: Who) -> bool:
         """Tell whether it is `who`: the first to ask."""
         with self._lock:
             self._owner = self._owner or who
-            return self._owner == who
+            return self._owner is who
 
 
 class Unwanted(Exception):  # noqa: N818 - no error: the result has been had from elsewhere

@@ -166,6 +166,8 @@ class Scheduler:
                     await self._settle_all()
                     if not self._settings.dry_run and (self._first_failure is None or self._settings.keep_going):
                         self.error = await self._place(placements, whole)
+                    # What still runs has lost a race, and nobody waits for it.
+                    self._children.cancel()
                     group.cancel_scope.cancel()
             self._hear()
             self._groups.commit()

@@ -82,7 +82,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def command_line() -> list[str]:
     """Give this process's arguments as they may be told and kept: without credentials, and as text."""
     said = (argument.encode("utf-8", "backslashreplace").decode() for argument in sys.argv[1:])
-    return [re.sub(r"(?<=://)[^/\s@]+@", "***@", argument) for argument in said]
+    return [re.sub(r"(?<=://)[^/\s]+@", "***@", argument) for argument in said]
 
 
 @contextlib.contextmanager

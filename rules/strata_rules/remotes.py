@@ -7,6 +7,7 @@ environment alone, and headers that these give are sent only where these say.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
@@ -18,7 +19,7 @@ from strata_engine.remote.address import HttpAddress, checked_zone, parse
 from strata_engine.remote.credentials import Headers, headers_of
 from strata_engine.remote.settings import Access, RemoteSettings, Upload
 from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
-from strata_engine.remote.tls import Tls, checked
+from strata_engine.remote.tls import Tls, checked, read
 from strata_rules.spec.declared import RemoteSource
 
 CACHE = "STRATA_REMOTE_CACHE"
@@ -63,13 +64,16 @@ def remote_settings(
         return RemoteSettings()
     let_in = _LetIn(
         headers_of(environ.get(HEADER, "")) if named else (),
-        environ.get(HELPER, ""),
-        checked(Tls(environ.get(CERTIFICATE, ""), environ.get(CERTIFICATE_KEY, ""), environ.get(AUTHORITY, ""))),
+        _program(environ.get(HELPER, "")),
+        checked(Tls(*(_file(environ.get(name, "")) for name in (CERTIFICATE, CERTIFICATE_KEY, AUTHORITY)))),
     )
     texts = named or source.caches
     caches = tuple(_access(text, let_in, None if named else places("cache")) for text in texts)
     if not caches:
         return RemoteSettings()
+    if any(isinstance(access.address, HttpAddress) for access in caches):
+        # What is wrong with these files is said before anything is asked.
+        read(let_in.tls)
     asked = wishes.zone or environ.get(ZONE, "")
     zone = asked or source.zone or zone_of_ci(environ)
     return RemoteSettings(
@@ -107,13 +111,33 @@ def zone_of_ci(environ: Mapping[str, str]) -> str:
     return "/".join(("branch", *(part for part in parts if part)))
 
 
+def _file(path: str) -> str:
+    """Give an absolute path: what sends after the build works in another folder."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""  # noqa: PTH100, PTH111 - absolute() keeps `..`
+
+
+def _program(name: str) -> str:
+    return _file(name) if os.sep in name else name
+
+
 def joined(settings: Sequence[RemoteSettings]) -> RemoteSettings:
-    """Give what a build of several stacks is told: all their caches, in the zone of the first that has any."""
+    """Give what a build of several stacks is told: the caches of all of them.
+
+    Raises SpecError where they do not trust alike: none may be given what another believes and it does not.
+    """
     having = [each for each in settings if each.caches]
     if not having:
         return RemoteSettings()
+    first, *others = having
+    for field in ("zone", "trusted", "public_keys"):
+        if any(getattr(each, field) != getattr(first, field) for each in others):
+            raise SpecError.of(
+                "two-trusts",
+                f"stacks that are built together must have one `{field}` in `[tool.strata.remote]`",
+                hint=f"write the same `{field}` into each of them, or build them one after the other",
+            )
     caches = dict.fromkeys(access for each in having for access in each.caches)
-    return msgspec.structs.replace(having[0], caches=tuple(caches))
+    return msgspec.structs.replace(first, caches=tuple(caches))
 
 
 class _LetIn(NamedTuple):

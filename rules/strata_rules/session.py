@@ -87,7 +87,7 @@ def load_session(path: Path, options: SessionOptions, build: Build, wishes: Wish
     selection = select(stack, wishes, options.platforms or (host_platform(),))
     for warning in (*stack.warnings, *selection.warnings):
         build.emit(Warned(warning))
-    build.epoch = stack.strata.epoch
+    build.epoch = _epoch(stack)
     if not options.offline:
 
         def place(field: str) -> Place:
@@ -97,12 +97,22 @@ def load_session(path: Path, options: SessionOptions, build: Build, wishes: Wish
     return Session(stack, options, selection, build)
 
 
+def _epoch(stack: Stack) -> str:
+    """Give the stack's epoch. Raises SpecError where it cannot stand beside a zone (`remote.address`)."""
+    if "\0" in stack.strata.epoch:
+        place = stack.document.place(("tool", "strata", "epoch"))
+        raise SpecError.of("bad-epoch", "an epoch with a NUL in it", place, hint="any word will do")
+    return stack.strata.epoch
+
+
 class Session:
     """A stack, its options, what is selected of it, and an opened build. Made by `open_session`."""
 
     def __init__(self, stack: Stack, options: SessionOptions, selection: Selection, build: Build) -> None:
         self.stack = stack
         self.selection = selection
+        self.remotes = build.remotes
+        """The remote caches that the stack asks."""
         self._options = options
         self._build = build
         self.standing: list[Diagnostic] = [*stack.warnings, *selection.warnings]

@@ -7,7 +7,7 @@
                                                           ├──────(it did not)──> Open
                                                           └──(it was given up)─> Open, and has rested
 
-The states are values and `allowed`, `failed`, `succeeded` and `abandoned` give the next one; `Circuit` keeps the
+The states are values, and `allowed`, `failed`, `succeeded` and `abandoned` give the next one; `Circuit` keeps the
 current one for the threads of a build, and in a small sealed file for the next. A remote that is down costs a build a
 few time-outs, and the builds of the next minute nothing. What our own login or a full disk there brings is remembered
 for this run alone: it may be mended before the next. Times are of the wall clock, as another process reads them.

@@ -39,7 +39,7 @@ class RemoteCaches:
         cas: Cas,
         cache: ActionCache,
         warn: Callable[[Diagnostic], None],
-        private: Sequence[str] = (),
+        private: Sequence[bytes] = (),
     ) -> None:
         """Open them; `private` are paths of this machine, which nothing that is sent may name."""
         self.settings = settings
@@ -51,7 +51,7 @@ class RemoteCaches:
         accepted = [public_key(text) for text in settings.public_keys]
         self._reads = Reads(self._endpoints, settings.zones, cas, self._tally, accepted)
         key = signing_key({KEY_VARIABLE: settings.signing_key}) if settings.signing_key else None
-        secrets = [text.encode("utf-8", "surrogateescape") for text in private if len(text) >= SHORTEST_SECRET]
+        secrets = [path for path in private if len(path) >= SHORTEST_SECRET]
         sending = self._endpoints if settings.upload is not Upload.OFF else []
         self._uploads = [
             Uploads(

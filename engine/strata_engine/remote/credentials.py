@@ -19,7 +19,7 @@ from datetime import datetime
 
 import msgspec
 
-from strata_engine.errors import SpecError
+from strata_engine.errors import HostError, SpecError
 from strata_engine.logins import Pair, origin, public_url, read_netrc
 from strata_engine.remote.backend import Fault, Trouble
 
@@ -66,7 +66,7 @@ class Credentials:
         return f"Credentials({self._shown!r})"
 
     def __call__(self, url: str, *, fresh: bool = False) -> Headers:
-        """Give the headers for `url`; `fresh` where those given before were refused. Raises Fault, HostError."""
+        """Give the headers for `url`; `fresh` where those given before were refused. Raises Fault."""
         if origin(url) != self._origin:
             return ()
         if self._given:
@@ -80,7 +80,12 @@ class Credentials:
 
     def _of_netrc(self) -> Headers:
         self._until = float("inf")
-        entry = read_netrc(self._environ).hosts.get(self._origin[1])
+        try:
+            entry = read_netrc(self._environ).hosts.get(self._origin[1])
+        except HostError as error:
+            fault = Fault(Trouble.REFUSED, self._shown, str(error))
+            fault.diagnostics = tuple(each._replace(severity="warning") for each in error.diagnostics)
+            raise fault from None
         return _basic((entry[0], entry[2] or "")) if entry else ()
 
     def _ask(self, url: str) -> Headers:

@@ -39,6 +39,8 @@ LARGEST_TREE = 256 << 20
 """Bytes of a `Tree` message that is still read."""
 DEEPEST = 200
 """Folders in folders."""
+LARGEST_OUTPUT = 1 << 50
+"""Bytes of an output, all its files together: more than any disk has room for."""
 MOST_ENTRIES = 2_000_000
 """Paths of one tree."""
 LARGEST_NAME = 255
@@ -153,6 +155,8 @@ def incoming(data: bytes) -> Incoming:
         case ActionResult(
             output_files=(OutputFile(path, digest, executable, contents),), output_directories=(), output_symlinks=()
         ) if path == OUTPUT:
+            if digest.size > LARGEST_OUTPUT:
+                raise ValueError("a file that is larger than any disk")
             output = File(digest, executable)
             if contents or digest == EMPTY:
                 if Digest.of(contents) != digest:
@@ -264,6 +268,7 @@ def _ordered(root: Digest, load: Callable[[Digest], Directory]) -> dict[Digest, 
 def _check_shape(root: Digest, directories: dict[Digest, Directory]) -> None:
     """Refuse what is too much, too deep, or leads elsewhere. `directories` are listed parents before children."""
     paths: dict[Digest, int] = {}
+    sizes: dict[Digest, int] = {}
     depth: dict[Digest, int] = {}
     climb: dict[Digest, int] = {}
     for digest in reversed(directories):
@@ -276,6 +281,9 @@ def _check_shape(root: Digest, directories: dict[Digest, Directory]) -> None:
         depth[digest] = 1 + max((depth[below] for below in inner), default=0)
         here = max((_climbs(link.target) for link in directory.symlinks), default=0)
         climb[digest] = max([here, *(climb[below] - 1 for below in inner)])
+        sizes[digest] = sum(file.digest.size for file in directory.files) + sum(sizes[below] for below in inner)
+        if sizes[digest] > LARGEST_OUTPUT:
+            raise ValueError("a tree that is larger than any disk")
         if paths[digest] > MOST_ENTRIES:
             raise ValueError("a tree with too many entries")
         if depth[digest] > DEEPEST:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,14 +67,9 @@ class Spool:
 
     def entries(self) -> list[Entry]:
         """List what waits, the oldest first, dropping what is too much."""
-        try:
-            with os.scandir(self.folder) as found:
-                files = sorted((each.stat().st_mtime_ns, each.name) for each in found if not each.name.startswith("."))
-        except OSError:
-            return []
         entries: list[Entry] = []
         room = KEPT_BYTES
-        for _, name in reversed(files):
+        for _, name in sorted(self._files(), reverse=True):
             entry = self._read(name)
             if entry is not None and len(entries) < KEPT and room >= entry.size:
                 room -= entry.size
@@ -81,6 +78,15 @@ class Spool:
                 with contextlib.suppress(OSError):
                     (self.folder / name).unlink()
         return entries[::-1]
+
+    def _files(self) -> Iterator[tuple[int, str]]:
+        """List what lies there by its age; what others send meanwhile goes while it is listed."""
+        with contextlib.suppress(OSError), os.scandir(self.folder) as found:
+            for each in found:
+                with contextlib.suppress(OSError):
+                    there = each.stat(follow_symlinks=False)
+                    if stat.S_ISREG(there.st_mode) and not each.name.startswith("."):
+                        yield there.st_mtime_ns, each.name
 
     def _read(self, name: str) -> Entry | None:
         try:

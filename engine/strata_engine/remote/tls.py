@@ -68,7 +68,9 @@ def context(tls: Tls) -> ssl.SSLContext:
 
 
 def read(tls: Tls) -> Pem:
-    """Read the files. Raises SpecError where one cannot be, or where they are not what they should be."""
+    """Read the files, if any. Raises SpecError where one cannot be, or where they are not what they should be."""
+    if tls == Tls():
+        return Pem()
     made = context(tls) if tls.authority else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     configure(made, tls)
     key = tls.key or tls.certificate

@@ -143,7 +143,8 @@ def open_repository(
         whole = stack.enter_context(open_build(workspace, listeners, store, reading=reading, shared=shared))
         with collected(broken):
             whole.epoch = _common_epoch(parts)
-        whole.remotes = joined(list(dict.fromkeys(part.build.remotes for part in parts)))
+        with collected(broken):
+            whole.remotes = joined([part.session.remotes for part in parts])
         yield Repository(parts, whole, pasts, broken, tuple(builds.values()))
 
 
