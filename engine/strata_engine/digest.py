@@ -6,6 +6,7 @@ SHA-256 plus size names content everywhere it can be seen from outside: in the C
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from typing import BinaryIO, NamedTuple
@@ -112,8 +113,13 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
     """Stamp a path, following symlinks; `ABSENT` where there is none. Raises OSError for anything but absence."""
     try:
         found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        # ValueError: text that no file system can have as a name, with a NUL in it.
         return ABSENT
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return ABSENT
+        raise
     return stamp_of(found)
 
 

@@ -42,7 +42,7 @@ def store_folder() -> Path:
     """Give the store's folder: `STRATA_CACHE_DIR`, else the platform's user cache folder."""
     override = os.environ.get("STRATA_CACHE_DIR")
     if override:
-        return Path(override).expanduser().absolute()
+        return Path(os.path.expanduser(override)).absolute()  # noqa: PTH111 - Path's own raises where there is no such user
     import platformdirs  # noqa: PLC0415 - who says where the store is does not pay for it
 
     return platformdirs.user_cache_path("strata")

@@ -141,7 +141,7 @@ def make_plan(
         platforms=platforms,
         chosen={name: choice.chosen for name, choice in choices.items()},
         modules=modules,
-        module_hashes={name: _hashes(build, found) for name, found in modules.items()},
+        module_hashes={name: _hashes(build, stack.layer(name), found) for name, found in modules.items()},
         versions=versions,
         access=Access(network, store / "parts", root),
         repository=_repository(build),
@@ -187,7 +187,7 @@ def _given_before(build: Build) -> Given:
     path = build.workspace.state / GIVEN
     try:
         return msgspec.json.decode(build.sources.read(path), type=Given) if build.sources.probe(path) else Given()
-    except (msgspec.DecodeError, StrataError):
+    except (msgspec.DecodeError, StrataError, RecursionError, UnicodeDecodeError):
         return Given()
 
 
@@ -199,19 +199,24 @@ def _remember_given(options: SessionOptions, build: Build) -> None:
             write_atomically(path, given)
 
 
-def _hashes(build: Build, modules: ApplicationModules) -> tuple[str, ...]:
+def _hashes(build: Build, layer: Layer, modules: ApplicationModules) -> tuple[str, ...]:
     store = build.store.cas
     found = (modules.launch, *modules.support)
-    return tuple(module_hash(store, module.file_name, build.source(module.input)) for module in found)
+    try:
+        return tuple(module_hash(store, module.file_name, build.source(module.input)) for module in found)
+    except SpecError as error:
+        place = layer.place("name")
+        raise SpecError(*(each if each.place else each._replace(place=place) for each in error.diagnostics)) from None
 
 
 def _check_folders(build: Build, local_wheels: Iterable[Path]) -> None:
     """Refuse folders of wheels, named outside the stack file, that are not there. Raises SpecError."""
     root = build.workspace.root
     given = [("`--local-wheels` names", str(folder), root / folder) for folder in local_wheels]
+    linked = uv.find_links_folders(os.environ)
+    places = map(os.path.expanduser, linked)
     given += [
-        ("`UV_FIND_LINKS` names", text, Path(text).expanduser().absolute())
-        for text in uv.find_links_folders(os.environ)
+        ("`UV_FIND_LINKS` names", text, Path(place).absolute()) for text, place in zip(linked, places, strict=True)
     ]
     for who, text, folder in given:
         if not build.sources.probe(folder):

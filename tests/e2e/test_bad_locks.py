@@ -266,6 +266,7 @@ def test_a_pin_that_cannot_be_read(built: Space) -> None:
     before = built.read(PIN)
     for data, why in {
         "{": "Input data was truncated",
+        '{"platforms": {"x": {"interpreter": ' + "[" * 5000: "it is nested too deeply",
         before.replace('"version": 1', '"version": 2'): "its version is 2, this Strata reads version 1",
     }.items():
         built.write(PIN, data)

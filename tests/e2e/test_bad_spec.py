@@ -45,6 +45,28 @@ def strata(
 
 
 BAD = {
+    "nobody-s-home": (
+        '[tool.uv]\nfind-links = ["~nobody-of-this-name/wheels"]\n',
+        """\
+error[missing-folder]: there is no folder or page `~nobody-of-this-name/wheels` to take wheels from
+  --> strata.toml:2:15
+   |
+ 2 | find-links = ["~nobody-of-this-name/wheels"]
+   |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+hint: paths start from the folder of the stack file
+""",
+    ),
+    "no-path-at-all": (
+        '[tool.uv]\nfind-links = ["whe\\u0000els"]\n',
+        """\
+error[missing-folder]: there is no folder or page `whe els` to take wheels from
+  --> strata.toml:2:15
+   |
+ 2 | find-links = ["whe\\u0000els"]
+   |               ^^^^^^^^^^^^^^
+hint: paths start from the folder of the stack file
+""",
+    ),
     "malformed-index-url": (
         '[[tool.uv.index]]\nname = "own"\nurl = "https://[::1/simple"\n',
         """\

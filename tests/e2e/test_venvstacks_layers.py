@@ -143,7 +143,7 @@ def test_git_decides_which_files_of_a_module_are_shipped(both: Both) -> None:
         [site] = folder.glob("lib/python*/site-packages")
         shipped = {p.relative_to(site).as_posix() for top in ("report", "stories") for p in (site / top).rglob("*")}
         assert {path for path in shipped if "__pycache__" not in path} == {
-            *("report/__init__.py", "report/__main__.py", "report/.hidden", "report/keep.log"),
+            *("report/__init__.py", "report/__main__.py", "report/.hidden", "report/keep.log", "report/output"),
             *("report/generated_kept.py", "report/deep", "report/deep/__init__.py"),
             *("report/inside.txt", "report/outside.txt"),
             *("report/deep/kept", "report/deep/kept/code.py", "report/assets", "report/assets/icons"),

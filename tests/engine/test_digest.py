@@ -64,7 +64,7 @@ def test_times_come_from_content_and_fit_every_archive_format() -> None:
 
 def test_stamps_tell_presence_absence_and_change(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    assert stamp(path) == stamp(path / "below") == ABSENT
+    assert stamp(path) == stamp(path / "below") == stamp(f"{path}\0") == stamp(path / ("n" * 300)) == ABSENT
     path.write_text("one")
     before = stamp(path)
     assert (before.size, before.mtime_ns) == (3, path.stat().st_mtime_ns)

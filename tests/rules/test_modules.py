@@ -116,6 +116,20 @@ def test_what_git_ignores_is_left_out(folder):
     ]
 
 
+def test_empty_folders_are_kept_if_git_keeps_them(folder):
+    write(folder, "pack/__init__.py", "pack/out/.gitkeep", "pack/logs/.gitignore", "pack/logs/x.log")
+    write(folder, "pack/gone/__pycache__/x.pyc", "pack/deep/inner/.gitkeep")
+    (folder / "pack" / "void").mkdir()
+    (folder / "pack" / "logs" / ".gitignore").write_text("*\n!.gitignore\n")
+    empty = modules(folder, application("pack"))["app-app"].launch.input.empty
+    assert all(empty(path) for path in ("out", "logs", "gone", "void", "deep"))
+    write(folder, ".git/HEAD")
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    empty = modules(folder, application("pack"))["app-app"].launch.input.empty
+    kept = {path for path in ("out", "logs", "gone", "void", "deep", "deep/inner") if empty(path)}
+    assert kept == {"out", "logs", "deep", "deep/inner"}
+
+
 def test_a_single_file_is_shipped_even_if_git_ignores_it(folder):
     write(folder, "app.py", ".git/HEAD")
     (folder / ".gitignore").write_text("*\n")

@@ -110,7 +110,8 @@ def _wheel_folders(config: LayerUvConfig, environ: Mapping[str, str]) -> tuple[W
     links = (local_path(text, config.root) for text in config.settings.get("find-links", ()))
     flat = {_normal(path) for path in links if path is not None}
     found = [WheelFolder(_normal(path), deep=_normal(path) not in flat) for path in config.folders()]
-    found += [WheelFolder(_normal(Path(text).expanduser().absolute())) for text in uv.find_links_folders(environ)]
+    given = map(os.path.expanduser, uv.find_links_folders(environ))
+    found += [WheelFolder(_normal(Path(text).absolute())) for text in given]
     return tuple({folder.path: folder for folder in reversed(found)}.values())[::-1]
 
 

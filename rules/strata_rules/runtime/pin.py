@@ -67,6 +67,10 @@ def parse(data: bytes, name: str) -> dict[str, Pin]:
     """Read a pin file. Raises SpecError."""
     try:
         file = msgspec.json.decode(data, type=_File)
+    except RecursionError:
+        raise _bad(name, "it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise _bad(name, "it is not UTF-8") from None
     except msgspec.MsgspecError as error:
         if (place := conflict(data, name)) is not None:
             raise _bad(name, f"it {CONFLICTED}", TAKE_A_SIDE, place) from None

@@ -101,7 +101,7 @@ def _read_uv_table(url: str, read: Callable[[Path], bytes | None]) -> dict[str, 
     data = read(path)
     try:
         table = json.loads(data) if data is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict):
         raise SpecError.of("bad-table", f"`{path}` (`UV_PYTHON_DOWNLOADS_JSON_URL`) is not a table of Python builds")

@@ -435,7 +435,7 @@ def local_path(text: str, root: Path) -> Path | None:
         return Path(unquote(urlsplit(text).path))
     if "://" in text:
         return None
-    return root / Path(text).expanduser()
+    return root / os.path.expanduser(text)  # noqa: PTH111 - Path's own raises where there is no such user
 
 
 def _absolute(text: str, root: Path) -> str:

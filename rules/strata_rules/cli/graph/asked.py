@@ -225,7 +225,8 @@ def short_run(record: RunRecord) -> str:
 def in_workspace(workspace: Workspace, path: str) -> str:
     """Give the name that a workspace has for a path which a person has typed."""
     # Not resolved: what is placed may be a symlink, and is named by where it stands.
-    return workspace.relative(os.path.normpath(Path.cwd() / Path(path).expanduser()))
+    place = os.path.expanduser(path)  # noqa: PTH111 - Path's own raises where there is no such user
+    return workspace.relative(os.path.normpath(Path.cwd() / place))
 
 
 def is_file(name: str) -> bool:
