@@ -20,6 +20,7 @@ from exports import export
 from measuring import HEADING, Compared, compile_bytecode
 from questions import why
 from quickstart import cold, edit, null, publish
+from remotes import remote_http, remote_objects
 
 ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "null": null,
@@ -29,6 +30,8 @@ ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "why": why,
     "export": export,
     "venvstacks": venvstacks,
+    "remote-http": remote_http,
+    "remote-objects": remote_objects,
 }
 
 
