@@ -21,6 +21,7 @@ from measuring import HEADING, Compared, compile_bytecode
 from questions import why
 from quickstart import cold, edit, null, publish
 from remote_stack import remote_stack
+from remotes import remote_http, remote_objects
 
 ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "null": null,
@@ -31,6 +32,8 @@ ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "export": export,
     "venvstacks": venvstacks,
     "remote-stack": remote_stack,
+    "remote-http": remote_http,
+    "remote-objects": remote_objects,
 }
 
 

@@ -56,7 +56,7 @@ def started(*command: str | Path, port: int = 0, **more: object) -> Iterator[sub
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **more}
     process = subprocess.Popen(list(map(str, command)), **quiet)  # type: ignore[call-overload]
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while port:
             assert process.poll() is None, f"{command[0]} has ended with {process.returncode}"
             assert time.monotonic() < end, f"{command[0]} does not answer"
@@ -232,6 +232,9 @@ osd_pool_default_pgp_num = 1
 osd_pool_default_pg_autoscale_mode = off
 rgw_data = {folder}/rgw
 rgw_dns_name = localhost
+rgw_gc_obj_min_wait = 1
+rgw_gc_processor_period = 2
+rgw_gc_processor_max_time = 2
 run_dir = {folder}
 pid_file = {folder}/$type.$id.pid
 admin_socket = {folder}/$type.$id.asok

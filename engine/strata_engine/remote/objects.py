@@ -56,7 +56,7 @@ _MOST_PARTS = 9_000
 """S3 takes 10,000."""
 _TRICKLE = 16 << 10
 """Bytes that must come in the time of a stall."""
-_SENT = 2 << 20
+_SENT = 4 << 20
 """Bytes for which a server has the time of one more stall: how much of a request has gone out nobody can see."""
 _IDLE = timedelta(seconds=30)
 _NEVER = timedelta(days=365)
