@@ -73,15 +73,22 @@ class Fault(HostError):  # noqa: N818 - named for whose it is; a build goes on w
     """
 
     def __init__(
-        self, trouble: Trouble, where: str, text: str, *, again: bool = False, wait: float | None = None
+        self,
+        trouble: Trouble,
+        where: str,
+        text: str,
+        *,
+        again: bool = False,
+        wait: float | None = None,
+        hint: str | None = None,
     ) -> None:
         self.trouble = trouble
         self.text = text
         self.again = again
         self.wait = wait
-        said, hint = _SAID[trouble]
+        said, usual = _SAID[trouble]
         super().__init__(
-            Diagnostic(f"remote-{trouble}", f"{said} `{where}`: {text}", hint=hint, severity="warning"),
+            Diagnostic(f"remote-{trouble}", f"{said} `{where}`: {text}", hint=hint or usual, severity="warning"),
         )
 
 

@@ -10,14 +10,13 @@ means for a cache is said in one table. A cache that redirects is none: nothing 
 from __future__ import annotations
 
 import contextlib
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, TypeVar
 
 from strata_engine.digest import CHUNK, EMPTY, Digest
 from strata_engine.logins import without_userinfo
 from strata_engine.remote.abreast import abreast
+from strata_engine.remote.arrival import Arrival
 from strata_engine.remote.backend import (
     LARGEST_RESULT,
     Brought,
@@ -29,16 +28,9 @@ from strata_engine.remote.backend import (
     Trouble,
     within_batch,
 )
+from strata_engine.remote.credentials import Headers, HeaderSource, no_headers
+from strata_engine.remote.patience import ATTEMPTS, LONGEST_WAIT, MOST_RESUMED, PAUSE, wait_after
 from strata_engine.remote.wire import LIMITS, Limits, Reply, Wire
-from strata_engine.tree import BlobWriter
-
-ATTEMPTS = 3
-PAUSE = 0.1
-"""Seconds before the second attempt, at most; each further one may take twice as long."""
-LONGEST_WAIT = 2.0
-"""Seconds; a server that asks for more is not waited for."""
-MOST_RESUMED = 20
-"""How often one blob goes on where it stopped."""
 
 _SENT = 256 << 10
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -48,19 +40,6 @@ _NOT_THERE = {404, 410}
 _DONE = {200, 201, 202, 204}
 
 Answer = TypeVar("Answer")
-Headers = tuple[tuple[str, str], ...]
-
-
-class HeaderSource(Protocol):
-    """Gives what lets a request in."""
-
-    def __call__(self, url: str, *, fresh: bool = False) -> Headers:
-        """Give the headers for `url`; `fresh` where what was given before was refused. Raises Fault."""
-
-
-def no_headers(url: str, *, fresh: bool = False) -> Headers:  # noqa: ARG001 - what a HeaderSource is given
-    """Give none: everybody is let in."""
-    return ()
 
 
 class HttpCache:
@@ -120,7 +99,7 @@ class HttpCache:
 
     def read(self, digest: Digest, sink: Sink, check: Check) -> bool:
         """Commit a blob to `sink`, going on where a cut body stopped; False where it is not there."""
-        with _Arrival(digest, sink) as arrival:
+        with Arrival(digest, sink) as arrival:
             if digest == EMPTY:
                 return arrival.commit()
             in_vain = 0
@@ -140,7 +119,7 @@ class HttpCache:
                     in_vain = 0 if arrival.received - before >= CHUNK else in_vain + 1
                     if not fault.again or in_vain >= self._attempts:
                         raise
-                    self._sleep(in_vain, fault, check)
+                    wait_after(in_vain, fault, check, self._pause)
         raise self._fault(Trouble.BROKEN, f"`{digest}` comes in too many pieces")
 
     def write(self, digest: Digest, source: Source, check: Check) -> None:
@@ -199,7 +178,7 @@ class HttpCache:
                 raise self._fault(Trouble.BROKEN, f"an answer of more than {most} bytes")
         return bytes(body)
 
-    def _fill(self, arrival: _Arrival, check: Check) -> bool:
+    def _fill(self, arrival: Arrival, check: Check) -> bool:
         """Make one request for what is still to come of a blob; False where it is not there."""
         start = arrival.received
         extra = (("Range", f"bytes={start}-"),) if start else ()
@@ -256,7 +235,7 @@ class HttpCache:
             except Fault as fault:
                 if not fault.again or attempt == self._attempts:
                     raise
-                self._sleep(attempt, fault, check)
+                wait_after(attempt, fault, check, self._pause)
         raise AssertionError("no attempt")
 
     @contextlib.contextmanager
@@ -299,59 +278,8 @@ class HttpCache:
         text = f"{said}: redirects are not followed" if 300 <= status < 400 else said
         raise self._fault(Trouble.UNSUPPORTED, text)
 
-    def _sleep(self, attempt: int, fault: Fault, check: Check) -> None:
-        # Jitter keeps builds that one server turned away from coming back together.
-        pause = fault.wait if fault.wait is not None else random.uniform(0, self._pause * 2**attempt)  # noqa: S311 - no secret
-        end = time.monotonic() + min(LONGEST_WAIT, pause)
-        while (left := end - time.monotonic()) > 0:
-            check()
-            time.sleep(min(left, 0.1))
-        check()
-
     def _fault(self, trouble: Trouble, text: str, *, again: bool = False) -> Fault:
         return Fault(trouble, self.shown, text, again=again)
-
-
-class _Arrival:
-    """A blob on its way into a sink; only its digest gets it there."""
-
-    def __init__(self, digest: Digest, sink: Sink) -> None:
-        self.digest = digest
-        self.received = 0
-        self._sink = sink
-        self._stack = contextlib.ExitStack()
-        self._blob: BlobWriter | None = None
-
-    def __enter__(self) -> _Arrival:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def take(self, chunk: bytes) -> bool:
-        """Take the next bytes; False where they are more than there should be."""
-        if self.received + len(chunk) > self.digest.size:
-            return False
-        self._begun().write(chunk)
-        self.received += len(chunk)
-        return True
-
-    def commit(self) -> bool:
-        """Give the blob on; False, having given nothing, where it is another."""
-        try:
-            return self._begun().commit(self.digest.hash) == self.digest
-        except ValueError:
-            return False
-
-    def restart(self) -> None:
-        """Forget what came."""
-        self._stack.close()
-        self._blob, self.received = None, 0
-
-    def _begun(self) -> BlobWriter:
-        if self._blob is None:
-            self._blob = self._stack.enter_context(self._sink())
-        return self._blob
 
 
 def _blob(digest: Digest) -> str:
