@@ -9,11 +9,9 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
-from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote import messages
 
 PROTOS = Path(str(files("strata_engine.remote"))) / "protos"

@@ -22,9 +22,10 @@ from strata_engine.logins import Pair, public_url, userinfo, without_userinfo
 ZONE = "{zone}"
 """What stands in a URL for the zone."""
 
-_LATER = {"grpc", "grpcs", "s3", "gs", "az"}
+_LATER = {"s3", "gs", "az"}
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _LONGEST_ZONE = 200
+_RESERVED = {"actionResults", "actions", "blobs", "capabilities", "compressed-blobs", "operations", "uploads"}
 
 
 class HttpAddress(NamedTuple):
@@ -73,7 +74,51 @@ class FolderAddress(NamedTuple):
         return FolderAddress(self.folder.replace(ZONE, checked_zone(zone)))
 
 
-Address: TypeAlias = HttpAddress | FolderAddress
+class GrpcAddress(NamedTuple):
+    """One instance of a server of the Remote Execution API. No `repr` shows its login."""
+
+    url: str
+    """Without login; its path is the instance's name, and may have `{zone}` in it."""
+    login: Pair | None = None
+
+    def __repr__(self) -> str:
+        return f"GrpcAddress({self.url!r}{', login=…' if self.login else ''})"
+
+    @property
+    def shown(self) -> str:
+        """Give the address as a person may see it."""
+        return self.url
+
+    @property
+    def has_zones(self) -> bool:
+        """Tell whether each zone has an instance of its own."""
+        return ZONE in self.url
+
+    def in_zone(self, zone: str) -> GrpcAddress:
+        """Give the address of one zone."""
+        made = self._replace(url=self.url.replace(ZONE, quote(checked_zone(zone))))
+        if not is_instance(made.instance):
+            raise ValueError(f"not the name of a zone that an instance can have: {zone!r}")
+        return made
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return self.url.startswith("grpcs:")
+
+    @property
+    def target(self) -> str:
+        """Give host and port; without a port they are HTTP's, as in Bazel."""
+        parts = urlsplit(self.url)
+        return parts.netloc if parts.port else f"{parts.netloc.rstrip(':')}:{443 if self.tls else 80}"
+
+    @property
+    def instance(self) -> str:
+        """Give the name of the instance; many servers have one without a name."""
+        return unquote(urlsplit(self.url).path).strip("/")
+
+
+Address: TypeAlias = HttpAddress | FolderAddress | GrpcAddress
 """Where a remote cache is."""
 
 
@@ -90,8 +135,8 @@ def parse(text: str, place: Place | None = None) -> Address:
         hint = "use the server's HTTP address, or a shared folder: `file:///PATH`"
         message = f"remote caches over `{parts.scheme}://` are not there yet: `{shown}`"
         raise SpecError.of("remote-not-there-yet", message, place, hint=hint)
-    if parts.scheme not in {"http", "https", "file"}:
-        raise _not_a_url("it begins with neither `http://`, `https://` nor `file://`", place)
+    if parts.scheme not in {"http", "https", "file", "grpc", "grpcs"}:
+        raise _not_a_url("it begins with none of `http://`, `https://`, `grpc://`, `grpcs://` and `file://`", place)
     if parts.query or parts.fragment:
         raise _not_a_url(f"`{shown}` has a query or a fragment, which a cache's paths cannot be put behind", place)
     if _is_hostile(parts.path) or parts.path.count(ZONE) > 1 or "{" in parts.path.replace(ZONE, ""):
@@ -102,7 +147,13 @@ def parse(text: str, place: Place | None = None) -> Address:
         return FolderAddress(str(Path(unquote(parts.path))))
     if not parts.hostname or port == 0 or "{" in parts.netloc:
         raise _not_a_url(f"`{shown}` names no server", place)
-    return HttpAddress(without_userinfo(text.strip()).rstrip("/"), userinfo(text.strip()))
+    plain, login = without_userinfo(text.strip()).rstrip("/"), userinfo(text.strip())
+    if parts.scheme in {"http", "https"}:
+        return HttpAddress(plain, login)
+    address = GrpcAddress(plain, login)
+    if not is_instance(address.instance.replace(ZONE, "zone")):
+        raise _not_a_url(f"the path of `{shown}` cannot be the name of an instance", place)
+    return address
 
 
 def result_address(action: bytes, zone: str = "") -> Digest:
@@ -120,6 +171,11 @@ def result_address(action: bytes, zone: str = "") -> Digest:
     return Digest.of(encode_action(decoded._replace(salt=salt)))
 
 
+def is_instance(name: str) -> bool:
+    """Tell whether an instance may be called so: the words that follow a name in the protocol must not be in it."""
+    return name == "" or all(part and part not in _RESERVED for part in name.split("/"))
+
+
 def checked_zone(zone: str) -> str:
     """Give the name of a zone back. Raises ValueError where it is none: names of it become parts of paths."""
     if len(zone) > _LONGEST_ZONE or not _ZONE_NAME.fullmatch(zone):
@@ -133,5 +189,5 @@ def _is_hostile(path: str) -> bool:
 
 
 def _not_a_url(why: str, place: Place | None) -> SpecError:
-    hint = "for example `https://cache.example/strata`, or `file:///PATH` for a shared folder"
+    hint = "for example `https://cache.example/strata`, `grpcs://HOST/INSTANCE`, or `file:///PATH` for a shared folder"
     return SpecError.of("bad-remote-url", f"not the URL of a remote cache: {why}", place, hint=hint)

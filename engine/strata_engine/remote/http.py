@@ -29,8 +29,16 @@ from strata_engine.remote.backend import (
     within_batch,
 )
 from strata_engine.remote.credentials import Headers, HeaderSource, no_headers
-from strata_engine.remote.patience import ATTEMPTS, LONGEST_WAIT, MOST_RESUMED, PAUSE, wait_after
-from strata_engine.remote.wire import LIMITS, Limits, Reply, Wire
+from strata_engine.remote.patience import (
+    ATTEMPTS,
+    LIMITS,
+    LONGEST_WAIT,
+    MOST_RESUMED,
+    PAUSE,
+    Limits,
+    wait_after,
+)
+from strata_engine.remote.wire import Reply, Wire
 
 _SENT = 256 << 10
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}

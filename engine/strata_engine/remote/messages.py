@@ -12,28 +12,31 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from strata_engine.digest import Digest, is_sha256
 
+Message: TypeAlias = Any
+"""A message: its fields are attributes. What kind it is only its declaration knows, at run time."""
+
 SET = "reapi.binpb"
 """The compiled declarations, beside this module."""
 
 SHA256 = 1
 """`DigestFunction.Value`."""
-ZSTD = 1
+IDENTITY, ZSTD = 0, 1
 """`Compressor.Value`."""
 
 
-def new(kind: str, /, **fields: Any) -> Any:
+def new(kind: str, /, **fields: Any) -> Message:
     """Make a message; `kind` is its name without the package."""
     return _declared()[0][kind](**fields)
 
 
-def parsed(kind: str, data: bytes) -> Any:
+def parsed(kind: str, data: bytes) -> Message:
     """Read a message. Raises ValueError where it is malformed."""
     try:
         return _declared()[0][kind].FromString(data)
@@ -41,7 +44,7 @@ def parsed(kind: str, data: bytes) -> Any:
         raise ValueError(f"not a {kind}") from None
 
 
-def encoded(message: Any) -> bytes:
+def encoded(message: Message) -> bytes:
     """Write a message."""
     return bytes(message.SerializeToString(deterministic=True))
 
@@ -51,12 +54,12 @@ def path(method: str) -> str:
     return _declared()[1][method]
 
 
-def of_digest(digest: Digest) -> Any:
+def of_digest(digest: Digest) -> Message:
     """Make a `Digest`."""
     return new("Digest", hash=digest.hash, size_bytes=digest.size)
 
 
-def to_digest(message: Any) -> Digest | None:
+def to_digest(message: Message) -> Digest | None:
     """Read a `Digest`; None where it names nothing."""
     if not is_sha256(message.hash) or message.size_bytes < 0:
         return None

@@ -24,9 +24,7 @@ import httpcore2
 from strata_engine.digest import CHUNK
 from strata_engine.logins import origin, public_url, userinfo, without_userinfo
 from strata_engine.remote.backend import Check, Fault, Trouble
-from strata_engine.remote.patience import LIMITS as LIMITS
-from strata_engine.remote.patience import TRICKLE, TURN
-from strata_engine.remote.patience import Limits as Limits
+from strata_engine.remote.patience import LIMITS, TRICKLE, TURN, Limits
 
 CONNECTIONS = 16
 """Connections at most; more make no server faster that one machine asks."""
