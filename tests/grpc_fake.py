@@ -16,6 +16,15 @@ from strata_engine.remote import messages
 from strata_engine.remote.messages import encoded, new, parsed
 
 PIECE = 64 << 10
+UNARY = {
+    "GetCapabilities": "_offered",
+    "GetActionResult": "_result",
+    "UpdateActionResult": "_keep_result",
+    "FindMissingBlobs": "_missing",
+    "BatchReadBlobs": "_read_many",
+    "BatchUpdateBlobs": "_write_many",
+    "QueryWriteStatus": "_arrived",
+}
 
 
 class Fake:
@@ -73,7 +82,7 @@ class _Handlers(grpc.GenericRpcHandler):
             return grpc.stream_unary_rpc_method_handler(answers.write)
         if name in {"Read", "GetTree"}:
             return grpc.unary_stream_rpc_method_handler(answers.streamed)
-        if hasattr(answers, name):
+        if name in UNARY:
             return grpc.unary_unary_rpc_method_handler(answers.one)
         return None
 
@@ -118,11 +127,11 @@ class _Answers:
             return b"\x52" + b"\x80\x80\x80\x10" + bytes(1 << 25)
         if self.how == "nothing":
             return b""
-        return bytes(getattr(self, self.name)(request, context))
+        return bytes(getattr(self, UNARY[self.name])(request, context))
 
     # -- unary ---------------------------------------------------------------------------------------------------------
 
-    def GetCapabilities(self, request: Any, context: Any) -> bytes:
+    def _offered(self, request: Any, context: Any) -> bytes:
         fields = dict(self.fake.offers)
         if fields.pop("zstd"):
             fields |= {"supported_compressors": [1], "supported_batch_update_compressors": [1]}
@@ -132,18 +141,18 @@ class _Answers:
         cache = new("CacheCapabilities", **fields)
         return encoded(new("ServerCapabilities", cache_capabilities=cache, low_api_version=low, high_api_version=high))
 
-    def GetActionResult(self, request: Any, context: Any) -> bytes:
+    def _result(self, request: Any, context: Any) -> bytes:
         found = self.fake.results.get(request.action_digest.hash)
         if found is None:
             self._fail(context, "NOT_FOUND")
         assert found is not None
         return found
 
-    def UpdateActionResult(self, request: Any, context: Any) -> bytes:
+    def _keep_result(self, request: Any, context: Any) -> bytes:
         self.fake.results[request.action_digest.hash] = encoded(request.action_result)
         return encoded(request.action_result)
 
-    def FindMissingBlobs(self, request: Any, context: Any) -> bytes:
+    def _missing(self, request: Any, context: Any) -> bytes:
         asked = [messages.to_digest(digest) for digest in request.blob_digests]
         missing = [digest for digest in asked if digest not in self.fake.blobs]
         if self.how == "foreign":
@@ -151,10 +160,10 @@ class _Answers:
         listed = [messages.of_digest(digest) for digest in missing if digest]
         return encoded(new("FindMissingBlobsResponse", missing_blob_digests=listed))
 
-    def BatchReadBlobs(self, request: Any, context: Any) -> bytes:
+    def _read_many(self, request: Any, context: Any) -> bytes:
         responses = []
         for number, asked in enumerate(request.digests):
-            digest = messages.to_digest(asked)
+            named, digest = asked, messages.to_digest(asked)
             assert digest is not None
             data = self.fake.blobs.get(digest)
             status = new("Status", code=5) if data is None else None
@@ -166,16 +175,16 @@ class _Answers:
             if self.how == "omit" and number % 2:
                 continue
             if self.how == "foreign":
-                asked = messages.of_digest(Digest.of(b"foreign"))
+                named = messages.of_digest(Digest.of(b"foreign"))
             if self.how == "bomb":
                 compressor, data = 1, zstandard.compress(bytes(300 << 20))
             if self.how == "odd":
                 compressor = 3
-            responses.append({"digest": asked, "data": self._spoilt(data), "status": status, "compressor": compressor})
+            responses.append({"digest": named, "data": self._spoilt(data), "status": status, "compressor": compressor})
         made = [new("BatchReadBlobsResponse.Response", **fields) for fields in responses]
         return encoded(new("BatchReadBlobsResponse", responses=made))
 
-    def BatchUpdateBlobs(self, request: Any, context: Any) -> bytes:
+    def _write_many(self, request: Any, context: Any) -> bytes:
         responses = []
         for number, blob in enumerate(request.requests):
             data = zstandard.decompress(blob.data, 1 << 24) if blob.compressor == 1 else blob.data
@@ -184,8 +193,7 @@ class _Answers:
             code = 0 if Digest.of(data) == digest else 3
             if self.how == "one fails" and number == 1:
                 code = 14
-            if self.how == "full":
-                code = 8
+            code = {"full": 8, "busy": 14}.get(self.how, code)
             if not code:
                 self.fake.blobs[digest] = data
             if self.how == "omit" and number % 2:
@@ -195,7 +203,7 @@ class _Answers:
             )
         return encoded(new("BatchUpdateBlobsResponse", responses=responses))
 
-    def QueryWriteStatus(self, request: Any, context: Any) -> bytes:
+    def _arrived(self, request: Any, context: Any) -> bytes:
         if request.resource_name not in self.fake.uploads:
             self._fail(context, "NOT_FOUND")
         size = len(self.fake.uploads[request.resource_name])
@@ -256,7 +264,9 @@ class _Answers:
         token = str(at + 1) if at + 1 < len(digests) else ""
         if self.how == "circle":
             token = "0"
-        listed = [] if data is None else [parsed("Directory", self._spoilt(data))]
+        listed = [] if data is None else [parsed("Directory", data)]
+        if self.how == "wrong" and listed:
+            listed[0].symlinks.add(name="x", target="y")
         yield encoded(new("GetTreeResponse", directories=listed, next_page_token=token))
 
     def write(self, pieces: Iterator[bytes], context: Any) -> bytes:

