@@ -51,7 +51,7 @@ class Nginx:
         for name in ("data", "tmp"):
             (self.folder / name).mkdir(parents=True)
         if self._tls:
-            _make_certificate(self.certificate, self.folder / "key.pem")
+            make_certificate(self.certificate, self.folder / "key.pem")
         if self._login:
             name, password = self._login.split(":")
             (self.folder / "users").write_text(f"{name}:{{PLAIN}}{password}\n")
@@ -120,7 +120,7 @@ def nginx(folder: Path, *, login: str = "", largest: str = "0", tls: bool = Fals
         yield server
 
 
-def _make_certificate(certificate: Path, key: Path) -> None:
+def make_certificate(certificate: Path, key: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl, which makes certificates, is missing")
     arguments = [

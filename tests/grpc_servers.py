@@ -122,8 +122,7 @@ class Casd(Running):
 
     def command(self) -> Sequence[str | Path]:
         options = self._options or ("--quota-high=4G", "--reserved=1M")
-        instances = [f"--local-server-instance={name}" for name in ("main",)]
-        return [self.program, f"--bind=127.0.0.1:{self.port}", "--log-level=warning", *options, *instances, self.blobs]
+        return [self.program, f"--bind=127.0.0.1:{self.port}", "--log-level=warning", *options, self.blobs]
 
     @property
     def blobs(self) -> Path:

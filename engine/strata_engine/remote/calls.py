@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from strata_engine.digest import CHUNK, Digest
 from strata_engine.remote import messages
 from strata_engine.remote.backend import Check, Fault, Trouble
-from strata_engine.remote.channel import NOT_FOUND, UNAUTHENTICATED, Channel, Identity, Status
+from strata_engine.remote.channel import INVALID_ARGUMENT, NOT_FOUND, UNAUTHENTICATED, Channel, Identity, Status
 from strata_engine.remote.credentials import HeaderSource, no_headers
 from strata_engine.remote.messages import Message
 from strata_engine.remote.offer import Offer, read_offer
@@ -77,7 +77,7 @@ class Calls:
             try:
                 answer = self.ask("Capabilities.GetCapabilities", request, check)
             except Status as status:
-                if status.code == NOT_FOUND:
+                if status.code in {INVALID_ARGUMENT, NOT_FOUND}:
                     raise self.fault(Trouble.UNSUPPORTED, f"it has no instance `{self.instance}`") from None
                 raise
             self._offered = read_offer(self.parsed("ServerCapabilities", answer), self.channel.shown)

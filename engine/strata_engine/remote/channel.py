@@ -38,9 +38,11 @@ SLOWEST = 64 << 10
 WIDTH = 8
 """Calls that are under way at once for one caller."""
 
-OK, UNKNOWN, NOT_FOUND, OUT_OF_RANGE, UNIMPLEMENTED, UNAVAILABLE, UNAUTHENTICATED = 0, 2, 5, 11, 12, 14, 16
+INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE, UNAVAILABLE, UNAUTHENTICATED = 3, 5, 11, 14, 16
 
 _QUEUED = 4
+_RECONNECT = 0.25
+"""Seconds after which another connection is tried, at the latest; a call before that fails as the last one did."""
 _MEANING: dict[int, tuple[str, Trouble, bool]] = {
     1: ("CANCELLED", Trouble.FAILING, True),
     2: ("UNKNOWN", Trouble.FAILING, True),
@@ -94,6 +96,8 @@ class Status(Fault):
         for said, meant, words, better in _LOCAL:
             if said in details and code in {8, UNAVAILABLE}:
                 trouble, text, again = meant, words, better
+                if better and meant is Trouble.UNREACHABLE:
+                    wait = _RECONNECT
                 break
         if wait is not None:
             # Whoever says when to come back is not full, but busy.
@@ -145,7 +149,7 @@ class Channel:
             # This is what bounds an attempt to connect, and with it every call that waits for one.
             ("grpc.min_reconnect_backoff_ms", max(100, int(limits.connect * 1000))),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.max_reconnect_backoff_ms", 200),
             ("grpc.primary_user_agent", "strata"),
         ]
         if tls:
