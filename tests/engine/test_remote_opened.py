@@ -10,23 +10,22 @@ from pathlib import Path
 
 import pytest
 from caches import nginx
+from grpc_servers import BuildGrid, Casd, buildgrid_in, casd_in, kept
+from sinks import calm
 
 from strata_engine.action_cache import result_of
 from strata_engine.cas import Cas
-from strata_engine.codec import Action, encode_action
+from strata_engine.codec import Action, ActionResult, encode_action, encode_action_result
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.index import Index
 from strata_engine.remote.address import parse, result_address
 from strata_engine.remote.backend import Backend, Fault
+from strata_engine.remote.directories import directories
 from strata_engine.remote.opened import opened
-from strata_engine.remote.results import Packed, incoming, outgoing, unpacked
+from strata_engine.remote.results import Packed, gathered, incoming, outgoing, unpacked
 from strata_engine.tree import Artifact, File, Symlink, assemble
 
 ACTION = encode_action(Action(EMPTY, EMPTY))
-
-
-def calm() -> None:
-    """Check that nothing is cancelled."""
 
 
 @contextmanager
@@ -41,7 +40,26 @@ def a_folder(folder: Path) -> Iterator[tuple[str, Path]]:
     yield folder.as_uri(), folder
 
 
-KINDS = [an_nginx, a_folder]
+@contextmanager
+def a_casd(folder: Path) -> Iterator[tuple[str, Path]]:
+    with Casd(folder) as server:
+        yield server.url, server.blobs
+
+
+@contextmanager
+def a_buildgrid(folder: Path) -> Iterator[tuple[str, Path]]:
+    with BuildGrid(folder) as server:
+        yield server.url, folder
+
+
+ZONED = [an_nginx, a_folder, a_buildgrid]
+KINDS = [*ZONED, a_casd]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def installed(pytestconfig: pytest.Config) -> None:
+    casd_in(kept(pytestconfig))
+    buildgrid_in(kept(pytestconfig))
 
 
 def store(folder: Path) -> Cas:
@@ -49,7 +67,7 @@ def store(folder: Path) -> Cas:
 
 
 def send(remote: Backend, source: Cas, artifact: Artifact, address: Digest) -> int:
-    sent = outgoing(result_of(artifact), source)
+    sent = outgoing(result_of(artifact), source, directories=remote.capabilities(calm).directories)
     missing = remote.missing([*sent.stored, *sent.made], calm)
     small = {digest for digest in missing if digest.size < 100_000}
     remote.write_many({digest: sent.made.get(digest) or source.get(digest) for digest in small}, calm)
@@ -95,32 +113,51 @@ def test_a_result_goes_from_one_machine_to_another(
     with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
         remote = opened(parse(url), environ={})
         assert fetch(remote, theirs, tree_at) is None
-        assert send(remote, ours, tree, tree_at) == 202
+        folders = 10 if remote.capabilities(calm).directories else 0
+        assert send(remote, ours, tree, tree_at) == 202 + folders
         assert send(remote, ours, tree, tree_at) == 0
         assert send(remote, ours, large, file_at) == 0
         assert fetch(remote, theirs, tree_at) == tree
         assert theirs.complete(tree)
         assert theirs.damaged(tree) == []
         assert fetch(remote, theirs, file_at) == large
-        # A server that has lost what its result names.
+        # A server that has lost what its result names: some give it all the same.
         shutil.rmtree(data / "cas")
         with pytest.raises(AssertionError):
-            fetch(remote, store(tmp_path / "third"), file_at)
+            assert fetch(remote, store(tmp_path / "third"), file_at) is not None
         remote.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [a_casd, a_buildgrid])
+def test_a_folder_can_be_had_by_its_directories_alone(
+    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
+) -> None:
+    """Servers of another make give results without a `Tree`."""
+    ours = store(tmp_path / "ours")
+    tree = assemble(ours, {f"d{index % 5}/e{index % 7}/f{index}": File(ours.put(b"%d" % index)) for index in range(40)})
+    with kind(tmp_path / "remote") as (url, _):  # type: ignore[attr-defined]
+        remote = opened(parse(url), environ={})
+        send(remote, ours, tree, result_address(ACTION))
+        whole = gathered(tree, directories(remote, tree.root, calm))
+        assert whole is not None
+        assert len(whole.files) == 40
+        assert len(remote.tree(tree.root, calm)) == len(whole.directories)  # type: ignore[attr-defined]
+        remote.close()
+
+
+@pytest.mark.parametrize("kind", ZONED)
 def test_zones_that_have_a_place_see_nothing_of_one_another(
     tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
 ) -> None:
     with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
         for zone in ("main", "pr"):
-            (data / zone).mkdir()
+            (data / zone).mkdir(exist_ok=True)
         address = parse(url + "/{zone}")
         main, other = opened(address, "main", environ={}), opened(address, "pr", environ={})
         key = result_address(ACTION)
-        main.put_result(key, b"result", calm)
-        assert (main.get_result(key, calm), other.get_result(key, calm)) == (b"result", None)
+        result = encode_action_result(ActionResult())
+        main.put_result(key, result, calm)
+        assert (main.get_result(key, calm), other.get_result(key, calm)) == (result, None)
         assert main.shown == f"{url}/main"
         with pytest.raises(ValueError, match="not the name of a zone"):
             opened(address, "../main", environ={})

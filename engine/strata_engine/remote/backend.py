@@ -101,6 +101,8 @@ class Capabilities(NamedTuple):
     """Bytes of the largest blob that it takes, where it says so."""
     writable: bool | None = None
     """Whether it takes results from us, where it says so."""
+    directories: bool = False
+    """Whether it wants each folder of a result as a blob of its own, too: casd else says that it has no such result."""
 
 
 class Brought(NamedTuple):

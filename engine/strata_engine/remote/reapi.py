@@ -60,7 +60,7 @@ class ReapiCache:
     def capabilities(self, check: Check) -> Capabilities:
         """Ask what it offers."""
         offer = self._calls.offer(check, anew=True)
-        return Capabilities(largest=offer.largest, writable=offer.writable)
+        return Capabilities(largest=offer.largest, writable=offer.writable, directories=True)
 
     def get_result(self, address: Digest, check: Check) -> bytes | None:
         """Ask for a result: the bytes of the message, whatever they are."""

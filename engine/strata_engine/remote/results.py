@@ -94,9 +94,10 @@ class Whole(NamedTuple):
 def outgoing(result: ActionResult, store: Reader, *, directories: bool = False) -> Outgoing:
     """Make of a result of this machine what a remote is sent; `directories` as blobs of their own, too.
 
-    Servers that execute, or serve `GetTree`, want those, and the root's digest then is in the result. A cache alone
-    needs the `Tree`: one blob, where there are as many Directories as folders. Raises ValueError where the result may
-    not leave the machine, as it has a symlink that says where things are here; BlobLost.
+    Servers that execute, or serve `GetTree`, want those (`Capabilities.directories`), and the root's digest then is in
+    the result. A cache alone needs the `Tree`: one blob, where there are as many Directories as folders. Raises
+    ValueError where the result may not leave the machine, as it has a symlink that says where things are here;
+    BlobLost.
     """
     stored: dict[Digest, None] = {}
     made: dict[Digest, bytes] = {}
