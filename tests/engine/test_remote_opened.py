@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from caches import nginx
-from grpc_servers import BuildGrid, Casd, buildgrid_in, casd_in, kept
+from grpc_servers import buildgrid_in, casd_in, kept
 from sinks import calm
 
 from strata_engine.action_cache import result_of
@@ -29,37 +29,32 @@ ACTION = encode_action(Action(EMPTY, EMPTY))
 
 
 @contextmanager
-def an_nginx(folder: Path) -> Iterator[tuple[str, Path]]:
+def an_nginx(folder: Path, _: pytest.Config) -> Iterator[tuple[str, Path]]:
     with nginx(folder) as server:
         yield server.url, server.data
 
 
 @contextmanager
-def a_folder(folder: Path) -> Iterator[tuple[str, Path]]:
+def a_folder(folder: Path, _: pytest.Config) -> Iterator[tuple[str, Path]]:
     folder.mkdir()
     yield folder.as_uri(), folder
 
 
 @contextmanager
-def a_casd(folder: Path) -> Iterator[tuple[str, Path]]:
-    with Casd(folder) as server:
+def a_casd(folder: Path, config: pytest.Config) -> Iterator[tuple[str, Path]]:
+    with casd_in(kept(config))(folder) as server:
         yield server.url, server.blobs
 
 
 @contextmanager
-def a_buildgrid(folder: Path) -> Iterator[tuple[str, Path]]:
-    with BuildGrid(folder) as server:
+def a_buildgrid(folder: Path, config: pytest.Config) -> Iterator[tuple[str, Path]]:
+    with buildgrid_in(kept(config))(folder) as server:
         yield server.url, folder
 
 
+Kind = Callable[[Path, pytest.Config], AbstractContextManager[tuple[str, Path]]]
 ZONED = [an_nginx, a_folder, a_buildgrid]
 KINDS = [*ZONED, a_casd]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def installed(pytestconfig: pytest.Config) -> None:
-    casd_in(kept(pytestconfig))
-    buildgrid_in(kept(pytestconfig))
 
 
 def store(folder: Path) -> Cas:
@@ -102,15 +97,13 @@ def fetch(remote: Backend, target: Cas, address: Digest) -> Artifact | None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_result_goes_from_one_machine_to_another(
-    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
-) -> None:
+def test_a_result_goes_from_one_machine_to_another(tmp_path: Path, kind: Kind, pytestconfig: pytest.Config) -> None:
     ours, theirs = store(tmp_path / "ours"), store(tmp_path / "theirs")
     nodes = {f"lib/m{index % 7}/f{index}.py": File(ours.put(b"%d" % index * 500)) for index in range(200)}
     large = File(ours.put(bytes(2_000_000)), executable=True)
     tree = assemble(ours, {**nodes, "bin/large": large, "bin/python": Symlink("../../cpython/bin/python3")})
     tree_at, file_at = (result_address(ACTION, zone) for zone in ("main", "dev/me"))
-    with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
+    with kind(tmp_path / "remote", pytestconfig) as (url, data):
         remote = opened(parse(url), environ={})
         assert fetch(remote, theirs, tree_at) is None
         folders = 10 if remote.capabilities(calm).directories else 0
@@ -129,13 +122,11 @@ def test_a_result_goes_from_one_machine_to_another(
 
 
 @pytest.mark.parametrize("kind", [a_casd, a_buildgrid])
-def test_a_folder_can_be_had_by_its_directories_alone(
-    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
-) -> None:
+def test_a_folder_can_be_had_by_its_directories_alone(tmp_path: Path, kind: Kind, pytestconfig: pytest.Config) -> None:
     """Servers of another make give results without a `Tree`."""
     ours = store(tmp_path / "ours")
     tree = assemble(ours, {f"d{index % 5}/e{index % 7}/f{index}": File(ours.put(b"%d" % index)) for index in range(40)})
-    with kind(tmp_path / "remote") as (url, _):  # type: ignore[attr-defined]
+    with kind(tmp_path / "remote", pytestconfig) as (url, _):
         remote = opened(parse(url), environ={})
         send(remote, ours, tree, result_address(ACTION))
         whole = gathered(tree, directories(remote, tree.root, calm))
@@ -147,9 +138,9 @@ def test_a_folder_can_be_had_by_its_directories_alone(
 
 @pytest.mark.parametrize("kind", ZONED)
 def test_zones_that_have_a_place_see_nothing_of_one_another(
-    tmp_path: Path, kind: Callable[[Path], Iterator[tuple[str, Path]]]
+    tmp_path: Path, kind: Kind, pytestconfig: pytest.Config
 ) -> None:
-    with kind(tmp_path / "remote") as (url, data):  # type: ignore[attr-defined]
+    with kind(tmp_path / "remote", pytestconfig) as (url, data):
         for zone in ("main", "pr"):
             (data / zone).mkdir(exist_ok=True)
         address = parse(url + "/{zone}")
@@ -162,6 +153,24 @@ def test_zones_that_have_a_place_see_nothing_of_one_another(
         with pytest.raises(ValueError, match="not the name of a zone"):
             opened(address, "../main", environ={})
         for remote in (main, other):
+            remote.close()
+
+
+def test_what_one_protocol_is_given_is_what_the_other_gives(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """One encoding for both: what one server keeps can be given to another, at the same address."""
+    ours = store(tmp_path / "ours")
+    tree = assemble(ours, {"a/b": File(ours.put(b"b")), "a/c": File(ours.put(bytes(9000)), executable=True)})
+    key = result_address(ACTION, "main")
+    with an_nginx(tmp_path / "web", pytestconfig) as (web, _), a_casd(tmp_path / "casd", pytestconfig) as (grpc, _):
+        remotes = [opened(parse(url), environ={}) for url in (web, grpc)]
+        sent = outgoing(result_of(tree), ours, directories=True)
+        for remote in remotes:
+            send(remote, ours, tree, key)
+            remote.put_result(key, sent.result, calm)
+        assert remotes[0].get_result(key, calm) == remotes[1].get_result(key, calm) == sent.result
+        brought = [remote.read_many([*sent.stored, *sent.made], calm).blobs for remote in remotes]
+        assert brought[0].items() <= brought[1].items()
+        for remote in remotes:
             remote.close()
 
 
