@@ -16,6 +16,7 @@ from strata_engine.remote import messages
 from strata_engine.remote.messages import encoded, new, parsed
 
 PIECE = 64 << 10
+BOMB = zstandard.compress(bytes(64 << 20))
 UNARY = {
     "GetCapabilities": "_offered",
     "GetActionResult": "_result",
@@ -30,7 +31,7 @@ UNARY = {
 class Fake:
     """A cache. `manner(number, method)` says how each call is answered: see the methods of `_Answers`."""
 
-    def __init__(self) -> None:
+    def __init__(self, compression: grpc.Compression = grpc.Compression.NoCompression) -> None:
         self.blobs: dict[Digest, bytes] = {}
         self.results: dict[str, bytes] = {}
         self.uploads: dict[str, bytearray] = {}
@@ -44,6 +45,7 @@ class Fake:
         self._server = grpc.server(
             ThreadPoolExecutor(12),
             handlers=(_Handlers(self),),
+            compression=compression,
             options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 4 << 20)],
         )
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -124,7 +126,7 @@ class _Answers:
         if self.how == "garbage":
             return b"\xff\xff\xff\xff"
         if self.how == "huge":
-            return b"\x52" + b"\x80\x80\x80\x10" + bytes(1 << 25)
+            return b"\x52" + b"\x80\x80\xc0\x08" + bytes(17 << 20)
         if self.how == "nothing":
             return b""
         return bytes(getattr(self, UNARY[self.name])(request, context))
@@ -177,7 +179,7 @@ class _Answers:
             if self.how == "foreign":
                 named = messages.of_digest(Digest.of(b"foreign"))
             if self.how == "bomb":
-                compressor, data = 1, zstandard.compress(bytes(300 << 20))
+                compressor, data = 1, BOMB
             if self.how == "odd":
                 compressor = 3
             responses.append({"digest": named, "data": self._spoilt(data), "status": status, "compressor": compressor})
@@ -230,11 +232,11 @@ class _Answers:
         if "compressed-blobs" in parts:
             rest = zstandard.compress(rest)
             if self.how == "bomb":
-                rest = zstandard.compress(bytes(300 << 20))
+                rest = BOMB
         if self.how == "garbage":
             yield b"\xff\xff\xff"
         if self.how == "huge":
-            yield encoded(new("ReadResponse", data=bytes(1 << 25)))
+            yield encoded(new("ReadResponse", data=bytes(17 << 20)))
         if self.how == "stall":
             rest = rest[: len(rest) // 2]
         for at in range(0, len(rest), PIECE):

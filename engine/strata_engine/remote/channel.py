@@ -139,6 +139,7 @@ class Channel:
         self._metadata = metadata
         self._wait_of = wait_of
         self._limits = limits
+        self._closed = False
         options = [
             ("grpc.max_receive_message_length", LARGEST_MESSAGE),
             ("grpc.max_send_message_length", -1),
@@ -150,6 +151,12 @@ class Channel:
             ("grpc.min_reconnect_backoff_ms", max(100, int(limits.connect * 1000))),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 200),
+            # Who waits for a name no longer than for a connection, and uses none that lay idle for as long as HTTP's:
+            # what lies between may have forgotten it without a word.
+            ("grpc.dns_ares_query_timeout", int(limits.connect * 1000)),
+            ("grpc.client_idle_timeout_ms", 30_000),
+            # A message could become as large as it likes by being decompressed: none is taken, and none sent.
+            ("grpc.compression_enabled_algorithms_bitset", 1),
             ("grpc.primary_user_agent", "strata"),
         ]
         if tls:
@@ -159,6 +166,7 @@ class Channel:
 
     def close(self) -> None:
         """End the connection and all calls."""
+        self._closed = True
         self._channel.close()
 
     def freshen(self) -> bool:
@@ -266,6 +274,9 @@ class Channel:
     def _beside(self, check: Check) -> tuple[tuple[str, str | bytes], ...]:
         """Give what goes beside a call. Raises Fault."""
         check()
+        if self._closed:
+            # grpcio raises ValueError: somebody may have been about to ask again.
+            raise Fault(Trouble.UNREACHABLE, self.shown, "it is asked no more")
         self._used = self._headers(self._url)
         return self._metadata + self._login()
 
