@@ -107,11 +107,13 @@ def _calm() -> None:
 
 def _groups(blobs: Mapping[Digest, bytes], most: int) -> Iterator[list[Digest]]:
     group: list[Digest] = []
+    room = most
     for digest in blobs:
-        if sum(other.size for other in group) + digest.size > most:
+        if digest.size > room:
             yield group
-            group = []
+            group, room = [], most
         group.append(digest)
+        room -= digest.size
     yield group
 
 

@@ -108,6 +108,12 @@ class Running:
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
+        # Its threads on other cores may still answer for a moment.
+        while any(stat.read_text().rpartition(")")[2].split()[0] not in "Tt" for stat in self._threads()):
+            time.sleep(0.01)
+
+    def _threads(self) -> list[Path]:
+        return list(Path(f"/proc/{self.pid}/task").glob("*/stat"))
 
     def resume(self) -> None:
         assert self._process is not None

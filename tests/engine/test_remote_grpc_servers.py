@@ -254,9 +254,12 @@ def test_a_server_that_is_paused_has_stalled_and_is_not_asked_again(casd: type[C
                 call()
             assert error.value.trouble is Trouble.STALLED
             server.resume()
+        # Larger than what may be under way already.
+        large = BIG * 5
+        cache.write(Digest.of(large), lambda: io.BytesIO(large), calm)
         paused = Meddling(server.pause)
         with pytest.raises(Fault) as error:
-            cache.read(Digest.of(BIG), paused, calm)
+            cache.read(Digest.of(large), paused, calm)
         assert error.value.trouble is Trouble.STALLED
         server.resume()
         assert cache.read(BLOB, Taken(), calm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from strata_engine.digest import Digest
@@ -26,16 +26,23 @@ def directories(remote: Backend, root: Digest, check: Check) -> Callable[[list[D
         if told is None:
             told = dict(remote.tree(root, check)) if isinstance(remote, Trees) else {}
         found = {digest: told[digest] for digest in digests if digest in told}
-        batch: list[Digest] = []
         # None that is larger than a batch is asked for: then it is a tree that we do not have.
         left = [digest for digest in digests if digest not in found and digest.size <= BATCH]
-        for digest in left:
-            if sum(other.size for other in batch) + digest.size > BATCH:
-                found.update(remote.read_many(batch, check).blobs)
-                batch = []
-            batch.append(digest)
-        if batch:
+        for batch in _batches(left):
             found.update(remote.read_many(batch, check).blobs)
         return found
 
     return fetch
+
+
+def _batches(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
+    batch: list[Digest] = []
+    room = BATCH
+    for digest in digests:
+        if digest.size > room:
+            yield batch
+            batch, room = [], BATCH
+        batch.append(digest)
+        room -= digest.size
+    if batch:
+        yield batch
