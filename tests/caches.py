@@ -38,10 +38,13 @@ http {{
 class Nginx:
     """A running nginx; its blobs are files that a test may look at, and spoil."""
 
-    def __init__(self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, client: Path | None = None
+    ) -> None:
         self.folder = folder
         self.certificate = folder / "certificate.pem"
         self._tls = tls
+        self._client = f" ssl_client_certificate {client}; ssl_verify_client on;" if client else ""
         self._login = login
         self._largest = largest
         self.data = folder / "data"
@@ -68,7 +71,7 @@ class Nginx:
             _CONFIG.format(
                 folder=self.folder,
                 port=self.port,
-                tls=f" ssl; ssl_certificate {self.certificate}; ssl_certificate_key {self.folder}/key.pem"
+                tls=f" ssl;{self._client} ssl_certificate {self.certificate}; ssl_certificate_key {self.folder}/key.pem"
                 if self._tls
                 else "",
                 user="user root;" if os.geteuid() == 0 else "",
@@ -110,13 +113,15 @@ class Nginx:
 
 
 @contextmanager
-def nginx(folder: Path, *, login: str = "", largest: str = "0", tls: bool = False) -> Iterator[Nginx]:
+def nginx(
+    folder: Path, *, login: str = "", largest: str = "0", tls: bool = False, client: Path | None = None
+) -> Iterator[Nginx]:
     """Run nginx; where there is none and one may not install it, the test is skipped."""
     if NGINX is None:
         if os.geteuid() == 0 and shutil.which("apt-get"):
             pytest.fail("nginx is missing: `apt-get install nginx`, as .ci/run does")
         pytest.skip("nginx is missing, and only root could install it")
-    with Nginx(folder, login=login, largest=largest, tls=tls) as server:
+    with Nginx(folder, login=login, largest=largest, tls=tls, client=client) as server:
         yield server
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from strata_engine.codec import ActionResult, OutputFile, encode_action_result
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote.address import parse
 from strata_engine.remote.backend import Backend, Brought, Fault, Trouble
+from strata_engine.remote.credentials import Identity
 from strata_engine.remote.opened import opened
 from strata_engine.remote.patience import Limits
 
@@ -272,6 +274,7 @@ from strata_engine.digest import digest_file
 from strata_engine.cas import Cas
 from strata_engine.index import Index
 from strata_engine.remote.address import parse
+from strata_engine.remote.credentials import Identity
 from strata_engine.remote.opened import opened
 url, source, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 digest, store = digest_file(source), Cas(folder, Index(folder))
@@ -325,13 +328,32 @@ def test_tls_and_a_login_let_us_in(front: Callable[..., Front], monkeypatch: pyt
 
 
 def test_a_certificate_lets_us_in(front: Callable[..., Front], tmp_path: Path) -> None:
-    mine = tmp_path / "mine.pem", tmp_path / "mine.key"
+    mine = Identity(tmp_path / "mine.pem", tmp_path / "mine.key")
     make_certificate(*mine)
-    with front(login="", client=str(mine[0])) as server:
+    with front(login="", client=str(mine.certificate)) as server:
         with remote(server.url) as cache, pytest.raises(Fault):
             cache.missing([BLOB], calm)
         with remote(server.url, identity=mine) as cache:
             assert cache.missing([BLOB], calm) == {BLOB}
-    with pytest.raises(Fault) as error, remote(server.url, identity=(mine[0], tmp_path / "none.key")):
-        pass
-    assert error.value.text == f"cannot read `{tmp_path}/none.key`: No such file or directory"
+    for identity, said in {
+        Identity(mine.certificate, tmp_path / "none"): f"`{tmp_path}/none` cannot be read",
+        Identity(mine.certificate, tmp_path / "key.pem"): "it and its key do not fit",
+    }.items():
+        with pytest.raises(Fault) as error, remote(server.url, identity=identity):
+            pass
+        assert error.value.text == f"the client certificate cannot be used: {said}"
+
+
+def test_a_server_that_answers_no_connection_costs_no_more_than_a_connection_may(tmp_path: Path) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        with remote(f"grpc://127.0.0.1:{deaf.getsockname()[1]}", limits=Limits(connect=0.3, stall=100.0)) as cache:
+            for call in (
+                lambda: cache.get_result(BLOB, calm),
+                lambda: cache.read(BLOB, Taken(), calm),
+                lambda: cache.write(BLOB, lambda: io.BytesIO(BIG), calm),
+            ):
+                with pytest.raises(Fault) as error:
+                    call()
+                assert error.value.trouble is Trouble.UNREACHABLE

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from caches import Hostile, Nginx, nginx
+from caches import Hostile, Nginx, make_certificate, nginx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sinks import Taken, calm
 
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote.backend import BATCH, Brought, Fault, Trouble
-from strata_engine.remote.credentials import Credentials
-from strata_engine.remote.http import Headers, HttpCache
-from strata_engine.remote.wire import Limits
+from strata_engine.remote.credentials import Credentials, Headers, Identity
+from strata_engine.remote.http import HttpCache
+from strata_engine.remote.patience import Limits
 
 BIG = bytes(range(256)) * 20_000  # 5 MB
 BLOB = Digest.of(BIG)
@@ -165,6 +165,31 @@ def test_a_real_nginx_is_asked_over_tls_and_believed_only_with_a_certificate_tha
         assert cache.read(BLOB, taken, calm)
         assert taken.blobs == [BIG]
         cache.close()
+
+
+def test_a_real_nginx_that_asks_for_a_certificate_lets_us_in_with_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Identity(tmp_path / "mine.pem", tmp_path / "mine.key")
+    make_certificate(*mine)
+    with nginx(tmp_path / "n", tls=True, client=mine.certificate) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        stranger, cache = HttpCache(server.url), HttpCache(server.url, identity=mine)
+        with pytest.raises(Fault) as error:
+            stranger.put_result(KEY, SMALL, calm)
+        assert error.value.text == "HTTP 400 Bad Request"
+        cache.put_result(KEY, SMALL, calm)
+        assert cache.get_result(KEY, calm) == SMALL
+        stranger.close()
+        cache.close()
+        for identity, said in {
+            Identity(mine.certificate, tmp_path / "none"): f"`{tmp_path}/none` cannot be read",
+            Identity(mine.certificate, server.folder / "key.pem"): "it and its key do not fit",
+            Identity(mine.key, mine.key): "it is not a certificate and its key in PEM",
+        }.items():
+            with pytest.raises(Fault) as error:
+                HttpCache(server.url, identity=identity)
+            assert error.value.text == f"the client certificate cannot be used: {said}"
 
 
 def test_a_proxy_of_the_environment_is_used_but_for_the_hosts_that_are_excepted(

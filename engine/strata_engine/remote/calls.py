@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from strata_engine.digest import CHUNK, Digest
 from strata_engine.remote import messages
 from strata_engine.remote.backend import Check, Fault, Trouble
-from strata_engine.remote.channel import INVALID_ARGUMENT, NOT_FOUND, UNAUTHENTICATED, Channel, Identity, Status
-from strata_engine.remote.credentials import HeaderSource, no_headers
+from strata_engine.remote.channel import INVALID_ARGUMENT, NOT_FOUND, UNAUTHENTICATED, Channel, Status
+from strata_engine.remote.credentials import HeaderSource, Identity, no_headers
 from strata_engine.remote.messages import Message
 from strata_engine.remote.offer import Offer, read_offer
 from strata_engine.remote.patience import ATTEMPTS, LIMITS, MOST_RESUMED, PAUSE, Limits, wait_after

@@ -18,10 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from strata_engine.remote.backend import LARGEST_RESULT, Check, Fault, Trouble
-from strata_engine.remote.credentials import Headers, HeaderSource, no_headers
+from strata_engine.remote.credentials import Headers, HeaderSource, Identity, no_headers, unusable
 from strata_engine.remote.patience import LIMITS, LONGEST_WAIT, TRICKLE, TURN, Limits
 
 with contextlib.ExitStack() as _quiet:
@@ -107,13 +107,6 @@ class Status(Fault):
 
 
 Outcome: TypeAlias = "bytes | Fault"
-
-
-class Identity(NamedTuple):
-    """Who we are to a server over TLS."""
-
-    certificate: Path
-    key: Path
 
 
 class Channel:
@@ -403,13 +396,18 @@ _BUNDLES = (
 
 
 def _credentials(shown: str, identity: Identity | None) -> Any:
+    key = certificate = None
+    if identity is not None:
+        try:
+            # grpcio takes anything, and then never connects.
+            ssl.create_default_context().load_cert_chain(identity.certificate, identity.key)
+            key, certificate = identity.key.read_bytes(), identity.certificate.read_bytes()
+        except OSError as error:  # also what is no certificate, or not of this key
+            raise Fault(Trouble.REFUSED, shown, unusable(identity, error)) from None
     try:
-        key = identity.key.read_bytes() if identity else None
-        certificate = identity.certificate.read_bytes() if identity else None
         roots = _roots()
     except OSError as error:
-        text = f"cannot read `{error.filename}`: {error.strerror}"
-        raise Fault(Trouble.UNREACHABLE, shown, text) from None
+        raise Fault(Trouble.UNREACHABLE, shown, f"cannot read `{error.filename}`: {error.strerror}") from None
     return grpc.ssl_channel_credentials(roots, key, certificate)
 
 

@@ -16,7 +16,8 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -37,6 +38,22 @@ class HeaderSource(Protocol):
 def no_headers(url: str, *, fresh: bool = False) -> Headers:  # noqa: ARG001 - what a HeaderSource is given
     """Give none: everybody is let in."""
     return ()
+
+
+class Identity(NamedTuple):
+    """Who we are to a server over TLS: files in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+def unusable(identity: Identity, error: OSError) -> str:
+    """Say why an identity cannot be used."""
+    for path in identity:
+        if not os.access(path, os.R_OK):
+            return f"the client certificate cannot be used: `{path}` cannot be read"
+    reason = "it and its key do not fit" if "MISMATCH" in str(error) else "it is not a certificate and its key in PEM"
+    return f"the client certificate cannot be used: {reason}"
 
 
 HELPER_SECONDS = 10.0

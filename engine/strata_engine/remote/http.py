@@ -28,7 +28,7 @@ from strata_engine.remote.backend import (
     Trouble,
     within_batch,
 )
-from strata_engine.remote.credentials import Headers, HeaderSource, no_headers
+from strata_engine.remote.credentials import Headers, HeaderSource, Identity, no_headers
 from strata_engine.remote.patience import (
     ATTEMPTS,
     LIMITS,
@@ -58,6 +58,7 @@ class HttpCache:
         url: str,
         *,
         headers: HeaderSource = no_headers,
+        identity: Identity | None = None,
         limits: Limits = LIMITS,
         attempts: int = ATTEMPTS,
         pause: float = PAUSE,
@@ -66,7 +67,7 @@ class HttpCache:
         self._headers = headers
         self._attempts = attempts
         self._pause = pause
-        self._wire = Wire(self._url, limits=limits)
+        self._wire = Wire(self._url, limits=limits, identity=identity)
         self._head_works = True
 
     @property

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 
 from strata_engine.remote.address import Address, FolderAddress, GrpcAddress, HttpAddress
 from strata_engine.remote.backend import Backend, Fault, Trouble
-from strata_engine.remote.credentials import Credentials, Headers, HeaderSource
+from strata_engine.remote.credentials import Credentials, Headers, HeaderSource, Identity
 from strata_engine.remote.folder import FolderCache
 from strata_engine.remote.http import HttpCache
 from strata_engine.remote.patience import LIMITS, Limits
@@ -24,18 +23,18 @@ def opened(
     given: Headers = (),
     helper: str = "",
     environ: Mapping[str, str] | None = None,
-    identity: tuple[Path, Path] | None = None,
+    identity: Identity | None = None,
     limits: Limits = LIMITS,
 ) -> Backend:
     """Open a remote cache, in a zone where the address has a place for one. Raises Fault, ValueError.
 
-    `identity` is a client certificate and its key.
+    `given` and `helper` are for servers that ask who we are; `identity` for those that ask over TLS.
     """
     place = address.in_zone(zone) if address.has_zones else address
     match place:
         case HttpAddress(url, login):
             headers = Credentials(url, given=given, login=login, helper=helper, environ=environ)
-            return HttpCache(url, headers=headers, limits=limits)
+            return HttpCache(url, headers=headers, identity=identity, limits=limits)
         case FolderAddress(folder):
             return FolderCache(folder, place.shown)
         case GrpcAddress():
@@ -45,21 +44,17 @@ def opened(
             return _reapi(place, url, headers, identity, limits)
 
 
-def _reapi(
-    place: GrpcAddress, url: str, headers: HeaderSource, identity: tuple[Path, Path] | None, limits: Limits
-) -> Backend:
+def _reapi(place: GrpcAddress, url: str, headers: HeaderSource, identity: Identity | None, limits: Limits) -> Backend:
     try:
         # Their libraries are an extra, and cost those who ask no such server nothing.
         from strata_engine.remote.calls import Server  # noqa: PLC0415
-        from strata_engine.remote.channel import Identity  # noqa: PLC0415
         from strata_engine.remote.reapi import ReapiCache  # noqa: PLC0415
     except ImportError:
         hint = 'pip install "stratabuild[grpc]"'
         text = "grpcio and protobuf are not installed, or not for this Python"
         raise Fault(Trouble.UNSUPPORTED, place.shown, text, hint=hint) from None
     server = Server(place.target, place.shown, place.tls, place.instance, url)
-    who = Identity(*identity) if identity else None
-    return ReapiCache(server, version=_version(), headers=headers, identity=who, limits=limits)
+    return ReapiCache(server, version=_version(), headers=headers, identity=identity, limits=limits)
 
 
 def _version() -> str:

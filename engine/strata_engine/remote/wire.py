@@ -24,6 +24,7 @@ import httpcore2
 from strata_engine.digest import CHUNK
 from strata_engine.logins import origin, public_url, userinfo, without_userinfo
 from strata_engine.remote.backend import Check, Fault, Trouble
+from strata_engine.remote.credentials import Identity, unusable
 from strata_engine.remote.patience import LIMITS, TRICKLE, TURN, Limits
 
 CONNECTIONS = 16
@@ -81,12 +82,19 @@ class Reply:
 class Wire:
     """Connections to one server. Methods may be called from any thread."""
 
-    def __init__(self, url: str, *, limits: Limits = LIMITS, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        limits: Limits = LIMITS,
+        connections: int = CONNECTIONS,
+        identity: Identity | None = None,
+    ) -> None:
         self.shown = public_url(url)
         self._limits = limits
         self._slots = threading.BoundedSemaphore(connections)
         self._watching = _Watching()
-        self._pool = _pool(url, self._watching, connections, self.shown)
+        self._pool = _pool(url, self._watching, connections, self.shown, identity)
 
     def close(self) -> None:
         """Close the connections."""
@@ -161,7 +169,9 @@ class Wire:
         return Fault(trouble, self.shown, text, again=again)
 
 
-def _pool(url: str, watching: _Watching, connections: int, shown: str) -> httpcore2.ConnectionPool:
+def _pool(
+    url: str, watching: _Watching, connections: int, shown: str, identity: Identity | None
+) -> httpcore2.ConnectionPool:
     """Make the pool, through the proxy that the environment names for this server."""
     scheme, host, _ = origin(url)
     common: dict[str, Any] = {
@@ -171,7 +181,12 @@ def _pool(url: str, watching: _Watching, connections: int, shown: str) -> httpco
         "network_backend": _Network(watching),
     }
     if scheme == "https":
-        common["ssl_context"] = httpcore2.default_ssl_context()
+        common["ssl_context"] = context = httpcore2.default_ssl_context()
+        if identity is not None:
+            try:
+                context.load_cert_chain(identity.certificate, identity.key)
+            except OSError as error:  # also what is no certificate, or not of this key
+                raise Fault(Trouble.REFUSED, shown, unusable(identity, error)) from None
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy or proxy_bypass(host):
