@@ -35,7 +35,11 @@ class Fake:
         self.blobs: dict[Digest, bytes] = {}
         self.results: dict[str, bytes] = {}
         self.uploads: dict[str, bytearray] = {}
-        self.offers: dict[str, Any] = {"digest_functions": [1], "zstd": False}
+        self.offers: dict[str, Any] = {
+            "digest_functions": [1],
+            "zstd": False,
+            "action_cache_update_capabilities": new("ActionCacheUpdateCapabilities", update_enabled=True),
+        }
         self.versions = ((2, 0), (2, 11))
         self.manner: Callable[[int, str], str] = lambda number, method: "well"
         self.seen: list[tuple[str, Any, dict[str, Any]]] = []

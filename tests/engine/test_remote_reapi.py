@@ -187,7 +187,6 @@ def test_a_server_that_is_no_cache_for_us_is_asked_no_more(fake: Fake, cache: Re
 
 def test_what_a_server_offers_is_kept_to(fake: Fake, cache: ReapiCache) -> None:
     fake.offers |= {"max_batch_total_size_bytes": 100_000, "max_cas_blob_size_bytes": 2_000_000}
-    fake.offers["action_cache_update_capabilities"] = parsed("ActionCacheUpdateCapabilities", b"\x08\x01")
     offered = cache.capabilities(calm)
     assert (offered.largest, offered.writable, offered.batch) == (2_000_000, True, BATCH)
     with pytest.raises(Fault) as error:
@@ -205,6 +204,16 @@ def test_what_a_server_offers_is_kept_to(fake: Fake, cache: ReapiCache) -> None:
     assert len(sizes) > 5
     assert max(sizes) <= 100_000
     assert fake.methods().count("Write") == fake.methods().count("Read") == 1
+
+
+def test_a_server_that_takes_no_results_is_sent_none(fake: Fake, cache: ReapiCache) -> None:
+    del fake.offers["action_cache_update_capabilities"]
+    assert cache.capabilities(calm).writable is False
+    with pytest.raises(Fault) as error:
+        cache.put_result(KEY, RESULT, calm)
+    assert (error.value.trouble, error.value.text) == (Trouble.REFUSED, "it takes no results")
+    assert cache.get_result(KEY, calm) == RESULT
+    assert fake.methods() == ["GetActionResult"]
 
 
 def test_an_instance_that_is_not_there_is_said(fake: Fake) -> None:
@@ -445,6 +454,17 @@ def test_a_compressed_upload_that_was_cut_begins_anew(fake: Fake) -> None:
     cache.write(Digest.of(data), lambda: io.BytesIO(data), calm)
     assert fake.blobs == {Digest.of(data): data}
     assert fake.methods() == ["Write", "Write"]
+    cache.close()
+
+
+@pytest.mark.parametrize(("manner", "count"), {"partial": 3, "negative": 1}.items())
+def test_a_compressed_upload_that_was_not_taken_whole_is_said(fake: Fake, manner: str, count: int) -> None:
+    fake.offers["zstd"] = True
+    cache = cache_of(fake.url)
+    fake.manner = lambda number, method: manner
+    with pytest.raises(Fault) as error:
+        cache.write(BLOB, lambda: io.BytesIO(BIG), calm)
+    assert (error.value.trouble, len(fake.methods())) == (Trouble.BROKEN, count)
     cache.close()
 
 

@@ -58,6 +58,7 @@ class Departure:
         self.arrived = 0
         """Bytes that the server is known to have."""
         self._tried = False
+        self._packed_size = -1
         self._channel = channel
         self._instance = instance
         self._digest = digest
@@ -71,8 +72,9 @@ class Departure:
         pieces = self._packed_pieces() if self._packed else self._pieces(self.arrived)
         answer = self._channel.send(messages.path("ByteStream.Write"), pieces, check)
         committed = _parsed(self._channel.shown, "WriteResponse", answer).committed_size
-        # A compressed upload that was not needed is answered with -1, a needed one with a size of either kind.
-        if committed != self._digest.size and not self._packed:
+        # A compressed upload that was not needed is answered with -1, a needed one with the size of what was sent; some
+        # servers say the blob's own.
+        if committed != self._digest.size and not (self._packed and committed in {-1, self._packed_size}):
             text = f"it took {committed} bytes of `{self._digest}`"
             raise Fault(Trouble.BROKEN, self._channel.shown, text, again=0 <= committed < self._digest.size)
 
@@ -122,6 +124,7 @@ class Departure:
                     chunk = some[start : start + PIECE]
                     yield self._write(at, chunk)
                     at += len(chunk)
+        self._packed_size = at
         yield self._write(at, b"", last=True)
 
     def _write(self, at: int, data: bytes, *, last: bool = False) -> bytes:

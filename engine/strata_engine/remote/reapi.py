@@ -79,7 +79,8 @@ class ReapiCache:
     def put_result(self, address: Digest, data: bytes, check: Check) -> None:
         """Have a result kept. Raises ValueError where it is none."""
         result, digest = messages.parsed("ActionResult", data), messages.of_digest(address)
-        self._calls.offer(check)
+        if not self._calls.offer(check).writable:
+            raise self._calls.fault(Trouble.REFUSED, "it takes no results")
         request = self._calls.new("UpdateActionResultRequest", action_digest=digest, action_result=result)
         self._calls.ask("ActionCache.UpdateActionResult", request, check)
 
