@@ -34,11 +34,13 @@ _BUILDGRID = """
 server: [ !channel {{address: "127.0.0.1:{port}", insecure-mode: true}} ]
 storages: [ !disk-storage &cas {{path: {folder}/cas}} ]
 caches:
-  - !lru-action-cache &ac {{storage: *cas, max-cached-refs: 100000, allow-updates: {updates}}}
-  - !lru-action-cache &other {{storage: *cas, max-cached-refs: 100000, allow-updates: {updates}}}
+  - !lru-action-cache &ac {{storage: *cas, max-cached-refs: 100000, allow-updates: true}}
+  - !lru-action-cache &other {{storage: *cas, max-cached-refs: 100000, allow-updates: true}}
+  - !lru-action-cache &kept {{storage: *cas, max-cached-refs: 100000, allow-updates: false}}
 instances:
   - {{name: '', services: [ !action-cache {{cache: *ac}}, !cas {{storage: *cas}}, !bytestream {{storage: *cas}} ]}}
   - {{name: 'main', services: [ !action-cache {{cache: *ac}}, !cas {{storage: *cas}}, !bytestream {{storage: *cas}} ]}}
+  - {{name: 'read-only', services: [ !action-cache {{cache: *kept}}, !cas {{storage: *cas}} ]}}
   - {{name: 'pr', services: [ !action-cache {{cache: *other}}, !cas {{storage: *cas}}, !bytestream {{storage: *cas}} ]}}
 thread-pool-size: 20
 """
@@ -139,14 +141,13 @@ class Casd(Running):
 
 
 class BuildGrid(Running):
-    """BuildGrid, with the instances ``, `main` and `pr`."""
+    """BuildGrid, with an instance without a name and `main`, which are one, `pr` and `read-only`."""
 
     program = Path()
 
     def command(self) -> Sequence[str | Path]:
         config = self.folder / "config.yaml"
-        updates = "false" if "read-only" in self._options else "true"
-        config.write_text(_BUILDGRID.format(port=self.port, folder=self.folder, updates=updates))
+        config.write_text(_BUILDGRID.format(port=self.port, folder=self.folder))
         return [self.program, "server", "start", config]
 
 

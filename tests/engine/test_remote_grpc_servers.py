@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -111,11 +112,13 @@ def test_a_digest_of_other_bytes_is_refused(server: Running) -> None:
         assert cache.missing([digest], calm) == {digest}
 
 
-@pytest.mark.parametrize("kind", ["casd", "buildgrid"])
-def test_an_instance_is_the_path_of_the_address(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    blobs, options = many(2, 100), ["--local-server-instance=main"] if kind == "casd" else []
-    server = request.getfixturevalue(kind)(tmp_path / "s", *options)
-    with server, remote(server.url + "/main") as cache:
+def test_an_instance_is_the_path_of_the_address(server: Running, casd: type[Casd], tmp_path: Path) -> None:
+    blobs = many(2, 100)
+    with contextlib.ExitStack() as stack:
+        if isinstance(server, Casd):
+            # It has one instance.
+            server = stack.enter_context(casd(tmp_path / "s", "--local-server-instance=main"))
+        cache = stack.enter_context(remote(server.url + "/main"))
         cache.write_many(blobs, calm)
         cache.write(BLOB, lambda: io.BytesIO(BIG), calm)
         taken = Taken()
@@ -130,8 +133,9 @@ def test_an_instance_that_is_not_there_is_said(server: Running) -> None:
         assert (error.value.trouble, error.value.text) == (Trouble.UNSUPPORTED, "it has no instance `nowhere`")
 
 
-def test_a_server_that_is_for_reading_alone_says_so(buildgrid: type[BuildGrid], tmp_path: Path) -> None:
-    with buildgrid(tmp_path / "s", "read-only") as server, remote(server.url) as cache:
+@pytest.mark.parametrize("server", ["buildgrid"], indirect=True)
+def test_a_server_that_is_for_reading_alone_says_so(server: Running) -> None:
+    with remote(server.url + "/read-only") as cache:
         assert cache.capabilities(calm).writable is False
         assert cache.get_result(BLOB, calm) is None
         with pytest.raises(Fault) as error:

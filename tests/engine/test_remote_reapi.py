@@ -126,7 +126,7 @@ def test_a_server_that_compresses_messages_unasked_is_not_listened_to() -> None:
             assert len(cache.get_result(KEY, calm) or b"") < 100_000
         with pytest.raises(Fault) as error:
             cache.read(fake.put(BIG), taken, calm)
-        assert error.value.trouble is Trouble.FAILING
+        assert error.value.trouble in {Trouble.FAILING, Trouble.BROKEN}
         assert taken.blobs == []
         cache.close()
 

@@ -2,9 +2,10 @@
 
 It connects to nothing. A URL is read once, its login is taken out, and what is left may be shown.
 
-Zones, which say who may believe whose results, are never part of a key. `{zone}` in a URL puts each zone under a prefix, or
-into an instance, of its own, which a server can guard; a URL without it has one namespace, where the address of a result is the digest of
-its Action with the zone added to the salt. Results of `fixed-output` actions prove themselves, as blobs do: no zone.
+Zones, which say who may believe whose results, are never part of a key. `{zone}` in a URL puts each zone under a prefix
+or into an instance of its own, which a server can guard; a URL without it has one namespace, where the address of a
+result is the digest of its Action with the zone added to the salt. Results of `fixed-output` actions prove themselves,
+as blobs do: no zone.
 """
 
 from __future__ import annotations
