@@ -207,13 +207,13 @@ def casd_in(cache: Path) -> type[Casd]:
 
 def buildgrid_in(cache: Path) -> type[BuildGrid]:
     """Give the class of a BuildGrid that can be started; the test is skipped where no Python is new enough."""
-    found = discover(">=3.12", "3.12.0", environ=os.environ).interpreters
-    if not found:
-        pytest.skip("BuildGrid needs a Python of 3.12 or later, and this machine has none")
     venv = cache / BUILDGRID
     BuildGrid.program = venv / "bin" / "bgd"
     with _alone(cache):
         if not (venv / "complete").exists():
+            found = discover(">=3.12", "3.12.0", environ=os.environ).interpreters
+            if not found:
+                pytest.skip("BuildGrid needs a Python of 3.12 or later, and this machine has none")
             shutil.rmtree(venv, ignore_errors=True)
             _run(found[0].executable, "-m", "venv", venv)
             _run(venv / "bin" / "python", "-m", "pip", "install", BUILDGRID)
