@@ -2,8 +2,9 @@
 
     python benchmarks/run.py [NAME...] [--repeat N]
 
-Run it with the Python of an environment that has Strata and its development tools. `cold`, `export` and `venvstacks`
-ask the package index. Exits with 1 where a budget does not hold: what else a busy machine does may be why.
+Run it with the Python of an environment that has Strata and its development tools. `cold`, `export`, `venvstacks` and,
+for its server, `remote-grpc` ask the package index. Exits with 1 where a budget does not hold: what else a busy machine
+does may be why.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from exports import export
 from measuring import HEADING, Compared, compile_bytecode
 from questions import why
 from quickstart import cold, edit, null, publish
+from remotes_grpc import remote_grpc
 
 ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "null": null,
@@ -29,6 +31,7 @@ ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "why": why,
     "export": export,
     "venvstacks": venvstacks,
+    "remote-grpc": remote_grpc,
 }
 
 

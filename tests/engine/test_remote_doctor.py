@@ -14,7 +14,7 @@ from strata_engine.remote.backend import Fault, Trouble
 from strata_engine.remote.doctor import PROBE, Examined, Setting, State, examine, failed
 from strata_engine.remote.http import HttpCache
 from strata_engine.remote.opened import opened
-from strata_engine.remote.wire import Limits
+from strata_engine.remote.patience import Limits
 
 HTTP = Setting("over HTTP", zones=False, zone="main")
 PATIENCE = Limits(2.0, 0.3)

@@ -29,7 +29,7 @@ from strata_engine.remote.backend import BATCH, LARGEST_RESULT, Brought, Fault, 
 from strata_engine.remote.clouds import settings_of
 from strata_engine.remote.http import HttpCache
 from strata_engine.remote.objects import ObjectCache, bucket_of
-from strata_engine.remote.wire import LIMITS, Limits
+from strata_engine.remote.patience import LIMITS, Limits
 
 BIG = bytes(range(256)) * 20_000  # 5 MB
 BLOB = Digest.of(BIG)
