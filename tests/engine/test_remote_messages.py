@@ -21,6 +21,7 @@ from reapi_values import ACTIONS, COMMANDS, RESULTS, directories
 from strata_engine.codec import (
     Action,
     ActionResult,
+    Attached,
     Command,
     Directory,
     DirectoryNode,
@@ -202,7 +203,8 @@ def test_a_result_with_what_other_servers_add_is_read(result: ActionResult, adde
     for file in message.output_files:
         file.node_properties.unix_mode.value = mode
         file.node_properties.properties.add(name="p", value="q")
-    assert decode_action_result(messages.encoded(message)) == result
+    attached = (*result.attached, Attached("type.googleapis.com/x.Y", added))
+    assert decode_action_result(messages.encoded(message)) == result._replace(attached=attached)
 
 
 @given(

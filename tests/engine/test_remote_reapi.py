@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import pytest
@@ -514,17 +513,3 @@ def test_whatever_happens_what_is_given_on_is_right_or_it_is_a_fault(
     attempt(lambda: cache.write_many({**others, digest: data}, calm))
     assert all(Digest.of(blob) == given for given, blob in shared.blobs.items())
     cache.close()
-
-
-def test_the_extra_is_asked_for_where_it_is_not_installed(tmp_path: Path) -> None:
-    (tmp_path / "grpc.py").write_text("raise ImportError('no such thing')\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{SILENT.replace('fault.text', 'fault.diagnostics[0])')}"
-    code = code.replace(
-        "    remote = opened(parse(url), environ={})\n    try:\n",
-        "    try:\n        remote = opened(parse(url), environ={})\n",
-    )
-    code = code.replace("print(fault.diagnostics[0]))", "print(fault.text, fault.diagnostics[0].hint, sep='; ')")
-    done = subprocess.run([sys.executable, "-c", code, "grpc://host"], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    said = 'grpcio and protobuf are not installed, or not for this Python; pip install "stratabuild[grpc]"\n'
-    assert done.stdout == said
