@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from strata_engine.codec import decode_action, encode_action
@@ -32,15 +32,15 @@ _LONGEST_ZONE = 200
 _RESERVED = {"actionResults", "actions", "blobs", "capabilities", "compressed-blobs", "operations", "uploads"}
 
 
-class HttpAddress(NamedTuple):
-    """A cache that speaks the Bazel HTTP protocol. No `repr` shows its login."""
+class _ServerAddress(NamedTuple):
+    """A server, and a place on it. No `repr` shows the login."""
 
     url: str
     """Without login and without a `/` at its end; it may have `{zone}` in its path."""
     login: Pair | None = None
 
     def __repr__(self) -> str:
-        return f"HttpAddress({self.url!r}{', login=…' if self.login else ''})"
+        return f"{type(self).__name__}({self.url!r}{', login=…' if self.login else ''})"
 
     @property
     def shown(self) -> str:
@@ -52,9 +52,44 @@ class HttpAddress(NamedTuple):
         """Tell whether each zone has a place of its own."""
         return ZONE in self.url
 
-    def in_zone(self, zone: str) -> HttpAddress:
+    def in_zone(self, zone: str) -> Self:
         """Give the address of one zone."""
         return self._replace(url=self.url.replace(ZONE, quote(checked_zone(zone))))
+
+
+class HttpAddress(_ServerAddress):
+    """A cache that speaks the Bazel HTTP protocol."""
+
+    __slots__ = ()
+
+
+class GrpcAddress(_ServerAddress):
+    """One instance of a server of the Remote Execution API: the path of its URL is the instance's name."""
+
+    __slots__ = ()
+
+    def in_zone(self, zone: str) -> Self:
+        """Give the address of one zone. Raises ValueError where an instance cannot be called so."""
+        made = super().in_zone(zone)
+        if not is_instance(made.instance):
+            raise ValueError(f"not the name of a zone that an instance can have: {zone!r}")
+        return made
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return self.url.startswith("grpcs:")
+
+    @property
+    def target(self) -> str:
+        """Give host and port; without a port they are HTTP's, as in Bazel."""
+        parts = urlsplit(self.url)
+        return parts.netloc if parts.port else f"{parts.netloc.rstrip(':')}:{443 if self.tls else 80}"
+
+    @property
+    def instance(self) -> str:
+        """Give the name of the instance; many servers have one without a name."""
+        return unquote(urlsplit(self.url).path).strip("/")
 
 
 class FolderAddress(NamedTuple):
@@ -100,50 +135,6 @@ class ObjectAddress(NamedTuple):
     def in_zone(self, zone: str) -> ObjectAddress:
         """Give the address of one zone."""
         return self._replace(prefix=self.prefix.replace(ZONE, checked_zone(zone)))
-
-
-class GrpcAddress(NamedTuple):
-    """One instance of a server of the Remote Execution API. No `repr` shows its login."""
-
-    url: str
-    """Without login; its path is the instance's name, and may have `{zone}` in it."""
-    login: Pair | None = None
-
-    def __repr__(self) -> str:
-        return f"GrpcAddress({self.url!r}{', login=…' if self.login else ''})"
-
-    @property
-    def shown(self) -> str:
-        """Give the address as a person may see it."""
-        return self.url
-
-    @property
-    def has_zones(self) -> bool:
-        """Tell whether each zone has an instance of its own."""
-        return ZONE in self.url
-
-    def in_zone(self, zone: str) -> GrpcAddress:
-        """Give the address of one zone."""
-        made = self._replace(url=self.url.replace(ZONE, quote(checked_zone(zone))))
-        if not is_instance(made.instance):
-            raise ValueError(f"not the name of a zone that an instance can have: {zone!r}")
-        return made
-
-    @property
-    def tls(self) -> bool:
-        """Whether it is spoken to over TLS."""
-        return self.url.startswith("grpcs:")
-
-    @property
-    def target(self) -> str:
-        """Give host and port; without a port they are HTTP's, as in Bazel."""
-        parts = urlsplit(self.url)
-        return parts.netloc if parts.port else f"{parts.netloc.rstrip(':')}:{443 if self.tls else 80}"
-
-    @property
-    def instance(self) -> str:
-        """Give the name of the instance; many servers have one without a name."""
-        return unquote(urlsplit(self.url).path).strip("/")
 
 
 Address: TypeAlias = HttpAddress | FolderAddress | ObjectAddress | GrpcAddress
