@@ -2,8 +2,9 @@
 
     python benchmarks/run.py [NAME...] [--repeat N]
 
-Run it with the Python of an environment that has Strata and its development tools. `cold`, `export` and `venvstacks`
-ask the package index. Exits with 1 where a budget does not hold: what else a busy machine does may be why.
+Run it with the Python of an environment that has Strata and its development tools. `cold`, `export`, `venvstacks` and,
+for its server, `remote-grpc` ask the package index. Exits with 1 where a budget does not hold: what else a busy machine
+does may be why.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from questions import why
 from quickstart import cold, edit, null, publish
 from remote_stack import remote_stack
 from remotes import remote_http, remote_objects
+from remotes_grpc import remote_grpc
 
 ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "null": null,
@@ -34,6 +36,7 @@ ENTRIES: dict[str, Callable[[Path, int], Iterator[Compared]]] = {
     "remote-stack": remote_stack,
     "remote-http": remote_http,
     "remote-objects": remote_objects,
+    "remote-grpc": remote_grpc,
 }
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from strata_engine.errors import Place, SpecError
-from strata_engine.remote.address import HttpAddress, checked_zone, parse
+from strata_engine.remote.address import GrpcAddress, HttpAddress, checked_zone, parse
 from strata_engine.remote.credentials import Headers, headers_of
 from strata_engine.remote.settings import Access, RemoteSettings, Upload
 from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
@@ -148,7 +148,7 @@ class _LetIn(NamedTuple):
 
 def _access(text: str, let_in: _LetIn, place: Place | None) -> Access:
     address = parse(text, place)
-    login = address.login if isinstance(address, HttpAddress) else None
+    login = address.login if isinstance(address, HttpAddress | GrpcAddress) else None
     if login is not None and place is not None:
         raise SpecError.of(
             "login-in-stack-file",
@@ -157,7 +157,7 @@ def _access(text: str, let_in: _LetIn, place: Place | None) -> Access:
             place._replace(text=None),
             hint=f"put it into your netrc, or the whole URL into `{CACHE}`",
         )
-    if not isinstance(address, HttpAddress):
+    if not isinstance(address, HttpAddress | GrpcAddress):
         # What lets us in is the machine's: permissions, or a cloud's own variables.
         return Access(url=address.shown)
     return Access(url=address.url, login=login, headers=let_in.headers, helper=let_in.helper, tls=let_in.tls)

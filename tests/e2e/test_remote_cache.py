@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 from caches import Hostile, Nginx, nginx
+from grpc_servers import Casd, Relay, buildgrid_in, casd_in, kept
 from space import Ran, Space
 
-Server = Callable[[Path], contextlib.AbstractContextManager[str]]
+Server = Callable[[Path, pytest.Config], contextlib.AbstractContextManager[str]]
 
 NOBODY = 65534
 CAPABILITY = "+dac_read_search"
@@ -36,18 +37,36 @@ LAYERS = {"python", "framework-low", "framework-up", "app-hello", "app-world"}
 
 
 @contextlib.contextmanager
-def an_nginx(folder: Path) -> Iterator[str]:
+def an_nginx(folder: Path, _: pytest.Config) -> Iterator[str]:
     with nginx(folder) as server:
         yield server.url
 
 
 @contextlib.contextmanager
-def a_folder(folder: Path) -> Iterator[str]:
+def a_folder(folder: Path, _: pytest.Config | None = None) -> Iterator[str]:
     folder.mkdir()
     yield folder.as_uri()
 
 
-SERVERS: list[Server] = [an_nginx, a_folder]
+@contextlib.contextmanager
+def a_casd(folder: Path, config: pytest.Config) -> Iterator[str]:
+    with casd_in(kept(config))(folder) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def a_buildgrid(folder: Path, config: pytest.Config) -> Iterator[str]:
+    with buildgrid_in(kept(config))(folder) as server:
+        yield server.url + "/{zone}"
+
+
+SERVERS: list[Server] = [an_nginx, a_folder, a_casd, a_buildgrid]
+
+
+@pytest.fixture
+def casd(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Casd]:
+    with casd_in(kept(pytestconfig))(tmp_path / "casd") as server:
+        yield server
 
 
 @pytest.fixture
@@ -90,8 +109,10 @@ def same_layers(one: Space, other: Space) -> bool:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_what_one_machine_has_built_another_does_not(here: Space, there: Space, tmp_path: Path, server: Server) -> None:
-    with server(tmp_path / "server") as url:
+def test_what_one_machine_has_built_another_does_not(
+    here: Space, there: Space, tmp_path: Path, server: Server, pytestconfig: pytest.Config
+) -> None:
+    with server(tmp_path / "server", pytestconfig) as url:
         first = fill(here, url, command="publish")
         assert first.json["remote"]["sent"] > 20
         second = take(there, url, "--locked", command="publish")
@@ -200,7 +221,7 @@ def test_each_way_of_naming_a_cache(here: Space, there: Space, tmp_path: Path) -
 def test_a_wrong_url_is_a_wrong_command_line_or_stack_file(built: Space) -> None:
     ran = built.strata("build", "--force", "app-hello", "--remote-cache", "ftp://u:s3cret@cache.example")
     assert ran.code == 2
-    assert ran.stderr.startswith("error[bad-remote-url]: not the URL of a remote cache: it begins with neither ")
+    assert ran.stderr.startswith("error[bad-remote-url]: not the URL of a remote cache: it begins with none of ")
     assert "s3cret" not in ran.stderr
     spec = built.read("venvstacks.toml")
     built.write("venvstacks.toml", spec + '\n[tool.strata.remote]\ncache = "https://u:s3cret@cache.example"\n')
@@ -435,6 +456,75 @@ def test_a_cache_that_is_full_takes_what_fits(here: Space, tmp_path: Path) -> No
         ran = here.ok("build", "--remote-cache", server.url, "--remote-upload", "wait")
         assert "warning[remote-full]: no room in the remote cache" in ran.stderr
         assert "refusal for lack of room" in ran.stderr.splitlines()[-2]
+
+
+# -- the same over gRPC ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [Casd.kill, Casd.pause])
+def test_a_grpc_server_that_is_killed_or_paused_in_the_middle_is_left_alone(
+    here: Space, there: Space, casd: Casd, ending: Callable[[Casd], None]
+) -> None:
+    fill(here, casd.url)
+    with Relay(casd.port, 100_000, lambda: ending(casd)) as relay:
+        ran = there.strata("build", "--json", "--remote-cache", relay.url, "--remote-timeout", "1")
+    assert right(here, there, ran)
+    assert ran.counts["failed"] == 0
+    assert ran.json["remote"]["read"] > 0
+    assert "warning[remote-" in ran.stderr
+
+
+def test_results_whose_blobs_a_grpc_server_has_dropped_are_made_again_and_healed(
+    here: Space, there: Space, tmp_path: Path, casd: Casd
+) -> None:
+    fill(here, casd.url)
+    blobs = objects(casd)
+    for path in random.Random(3).sample(blobs, len(blobs) // 2):
+        path.unlink()
+    ran = take(there, casd.url, "--remote-upload", "wait")
+    assert right(here, there, ran)
+    assert ran.counts["executed"] > 0
+    third = elsewhere(there, tmp_path / "third")
+    again = take(third, casd.url)
+    assert again.counts["executed"] == 0, again.executed
+
+
+def test_blobs_that_became_others_on_a_grpc_server_are_never_taken(here: Space, there: Space, casd: Casd) -> None:
+    fill(here, casd.url)
+    chosen = random.Random(4)
+    for path in objects(casd):
+        data = path.read_bytes()
+        if data and chosen.random() < 0.3:
+            path.unlink()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    ran = there.strata("build", "--json", "--remote-cache", casd.url)
+    assert right(here, there, ran)
+    assert ran.counts["failed"] == 0
+
+
+def objects(casd: Casd) -> list[Path]:
+    """List the files of a casd's blobs."""
+    return sorted(path for path in (casd.blobs / "cas" / "objects").rglob("*") if path.is_file())
+
+
+def test_a_grpc_server_that_takes_no_results_is_told_once_and_one_that_does_is_still_read(
+    here: Space, there: Space, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    with buildgrid_in(kept(pytestconfig))(tmp_path / "server") as server:
+        said = here.ok("build", "--remote-cache", f"{server.url}/read-only", "--remote-upload", "wait").stderr
+        refused = (
+            f"warning[remote-refused]: not let in by the remote cache `{server.url}/read-only`: it takes no results"
+        )
+        assert said.count("warning[remote-") == 1
+        assert refused in said
+        # Main's instance has nothing of it, and is another for a pull request.
+        shutil.rmtree(here.root / ".strata")
+        fill(here, server.url + "/{zone}")
+        assert take(there, server.url + "/{zone}").counts["executed"] == 0
+        third = elsewhere(there, tmp_path / "third")
+        assert (
+            take(third, server.url + "/{zone}", "--remote-zone", "pr", "--remote-cache-required").counts["remote"] > 15
+        )
 
 
 # -- off the critical path -------------------------------------------------------------------------------------------

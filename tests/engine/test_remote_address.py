@@ -7,7 +7,15 @@ import pytest
 from strata_engine.codec import Action, encode_action
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.errors import Place, SpecError, render
-from strata_engine.remote.address import FolderAddress, HttpAddress, ObjectAddress, checked_zone, parse, result_address
+from strata_engine.remote.address import (
+    FolderAddress,
+    GrpcAddress,
+    HttpAddress,
+    ObjectAddress,
+    checked_zone,
+    parse,
+    result_address,
+)
 
 PARSED = {
     "http://host": HttpAddress("http://host"),
@@ -16,6 +24,8 @@ PARSED = {
     "https://token@host": HttpAddress("https://host", ("token", "")),
     "https://host/{zone}/x": HttpAddress("https://host/{zone}/x"),
     "http://[::1]:80/a": HttpAddress("http://[::1]:80/a"),
+    "grpc://me:s3cret@host:50051/main": GrpcAddress("grpc://host:50051/main", ("me", "s3cret")),
+    "grpcs://host/": GrpcAddress("grpcs://host"),
     "file:///srv/cache/": FolderAddress("/srv/cache"),
     "file://localhost/srv/a%20b": FolderAddress("/srv/a b"),
     "file:///srv/{zone}": FolderAddress("/srv/{zone}"),
@@ -31,12 +41,14 @@ def test_a_url_is_read(text: str, address: object) -> None:
     assert parse(text) == address
 
 
+BEGINS = "it begins with none of `http://`, `https://`, `grpc://`, `grpcs://`, `s3://`, `gs://`, `az://`, `file://`"
+
 REFUSED = {
-    "grpc://me:s3cret@host:50051/main": (
-        "remote-not-there-yet",
-        "remote caches over `grpc://` are not there yet: `grpc://host:50051/main`",
+    "grpc://host/main/blobs/x": (
+        "bad-remote-url",
+        "not the URL of a remote cache: the path of `grpc://host/main/blobs/x` cannot be the name of an instance",
     ),
-    "grpcs://host": ("remote-not-there-yet", "remote caches over `grpcs://` are not there yet: `grpcs://host`"),
+    "grpcs://me:s3cret@/x": ("bad-remote-url", "not the URL of a remote cache: `grpcs:/x` names no server"),
     "s3://KEY:s3cret@bucket/a": (
         "bad-remote-url",
         "not the URL of a remote cache: `s3://bucket/a` is not `s3://BUCKET/PREFIX`",
@@ -64,15 +76,15 @@ REFUSED = {
     ),
     "ftp://me:s3cret@host": (
         "bad-remote-url",
-        "not the URL of a remote cache: it begins with none of `http://`, `https://`, `s3://`, `gs://`, `az://`, `file://`",
+        "not the URL of a remote cache: " + BEGINS,
     ),
     "me:s3cret@host/a": (
         "bad-remote-url",
-        "not the URL of a remote cache: it begins with none of `http://`, `https://`, `s3://`, `gs://`, `az://`, `file://`",
+        "not the URL of a remote cache: " + BEGINS,
     ),
     "": (
         "bad-remote-url",
-        "not the URL of a remote cache: it begins with none of `http://`, `https://`, `s3://`, `gs://`, `az://`, `file://`",
+        "not the URL of a remote cache: " + BEGINS,
     ),
     "https://me:s3cret@": ("bad-remote-url", "not the URL of a remote cache: `https://` names no server"),
     "https://me:s3cret@host:port": ("bad-remote-url", "not the URL of a remote cache: it cannot be read"),
@@ -114,10 +126,30 @@ def test_what_is_no_url_of_a_cache_is_refused_without_its_login(text: str, said:
 
 
 def test_a_login_is_in_nothing_that_is_shown() -> None:
-    address = parse("https://me:s3cret@host/{zone}")
-    assert isinstance(address, HttpAddress)
-    assert "s3cret" not in repr(address) + str(address) + address.shown + f"{[address]}"
-    assert address.in_zone("main").login == ("me", "s3cret")
+    for scheme in ("https", "grpcs"):
+        address = parse(f"{scheme}://me:s3cret@host/{{zone}}")
+        assert isinstance(address, (HttpAddress, GrpcAddress))
+        assert "s3cret" not in repr(address) + str(address) + address.shown + f"{[address]}"
+        assert address.in_zone("main").login == ("me", "s3cret")
+
+
+def test_the_path_of_a_grpc_address_is_an_instance_and_its_port_is_http_s_where_none_is_given() -> None:
+    found = [
+        parse(url) for url in ("grpc://h", "grpcs://h/a", "grpc://h:9/a/b%20c/", "grpcs://[::1]", "grpc://[::1]:9")
+    ]
+    assert [(address.target, address.instance, address.tls) for address in found] == [  # type: ignore[union-attr]
+        ("h:80", "", False),
+        ("h:443", "a", True),
+        ("h:9", "a/b c", False),
+        ("[::1]:443", "", True),
+        ("[::1]:9", "", False),
+    ]
+    address = parse("grpc://h/cache/{zone}")
+    assert isinstance(address, GrpcAddress)
+    assert address.has_zones
+    assert address.in_zone("pr/12").instance == "cache/pr/12"
+    with pytest.raises(ValueError, match="instance"):
+        address.in_zone("blobs")
 
 
 def test_a_zone_is_a_prefix_where_the_url_has_a_place_for_it() -> None:

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import pytest
 from caches import Hostile, nginx
+from grpc_servers import casd_in, kept
+from sinks import calm
 
 from strata_engine.remote.address import parse
 from strata_engine.remote.backend import Fault, Trouble
 from strata_engine.remote.doctor import PROBE, Examined, Setting, State, examine, failed
 from strata_engine.remote.http import HttpCache
 from strata_engine.remote.opened import opened
-from strata_engine.remote.wire import Limits
+from strata_engine.remote.patience import Limits
 
 HTTP = Setting("over HTTP", zones=False, zone="main")
 PATIENCE = Limits(2.0, 0.3)
-
-
-def calm() -> None:
-    """Check that nothing is cancelled."""
 
 
 def examined(url: str, setting: Setting = HTTP, *, write: bool = True, login: str = "") -> Examined:
@@ -73,6 +71,18 @@ def test_an_open_server_can_do_all_and_warns_of_everybody(tmp_path: Path) -> Non
         assert found.read_speed is not None
         kept = sum(path.stat().st_size for path in server.data.rglob("*") if path.is_file())
         assert kept == found.left
+
+
+def test_a_real_casd_says_what_it_speaks_and_believes_nothing(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    with casd_in(kept(pytestconfig))(tmp_path / "s") as server:
+        found = examined(server.url, Setting("over gRPC", zones=False, zone="main"))
+        expected = GOOD | {"trust": "warn", "blobs": "ok", "results": "ok", "API": "ok", "clock": "skipped"}
+        assert timeless(states(found)) == timeless(expected)
+        assert (found.usable, found.writable, found.url) == (True, True, server.url)
+        assert said(found, "reach") == ("it answers, over gRPC", "")
+        assert said(found, "API") == ("2.1 to 2.12", "")
+        assert said(found, "compression") == ("none", "")
+        assert said(found, "limits") == ("blobs of any size; batches of 1.0 MB", "")
 
 
 def test_nothing_is_written_where_that_is_not_wanted(tmp_path: Path) -> None:

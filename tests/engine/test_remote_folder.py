@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sinks import calm
 
 from strata_engine.cas import BlobLost, Cas
 from strata_engine.digest import EMPTY, Digest
@@ -23,10 +24,6 @@ from strata_engine.remote.folder import FolderCache
 BIG = bytes(range(256)) * 12_000
 BLOB = Digest.of(BIG)
 KEY = Digest.of(b"key")
-
-
-def calm() -> None:
-    """Check that nothing is cancelled."""
 
 
 @pytest.fixture

@@ -6,59 +6,25 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from caches import Hostile, Nginx, nginx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sinks import Taken, calm
 
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote.backend import BATCH, Brought, Fault, Trouble
-from strata_engine.remote.credentials import Credentials
-from strata_engine.remote.http import Headers, HttpCache
-from strata_engine.remote.wire import Limits
+from strata_engine.remote.credentials import Credentials, Headers
+from strata_engine.remote.http import HttpCache
+from strata_engine.remote.patience import Limits
 
 BIG = bytes(range(256)) * 20_000  # 5 MB
 BLOB = Digest.of(BIG)
 SMALL = b"small"
 KEY = Digest.of(b"key")
 QUICK = Limits(connect=2.0, stall=0.4)
-
-
-def calm() -> None:
-    """Check that nothing is cancelled."""
-
-
-class Taken:
-    """A sink that keeps what was committed, and counts what was begun."""
-
-    def __init__(self) -> None:
-        self.blobs: list[bytes] = []
-        self.begun = 0
-
-    @contextmanager
-    def __call__(self) -> Iterator[_Writer]:
-        self.begun += 1
-        yield _Writer(self)
-
-
-class _Writer:
-    def __init__(self, taken: Taken) -> None:
-        self._taken = taken
-        self._data = bytearray()
-
-    def write(self, data: bytes | memoryview) -> int:
-        self._data += data
-        return len(data)
-
-    def commit(self, expected_sha256: str | None = None) -> Digest:
-        digest = Digest.of(bytes(self._data))
-        if digest.hash != expected_sha256:
-            raise ValueError("another")
-        self._taken.blobs.append(bytes(self._data))
-        return digest
 
 
 @pytest.fixture

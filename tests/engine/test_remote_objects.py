@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -23,13 +23,14 @@ from caches import nginx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_servers import BUCKET, HostileStore, ObjectServer, azurite, ceph, moto
+from sinks import Taken, calm
 
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote.backend import BATCH, LARGEST_RESULT, Brought, Fault, Trouble
 from strata_engine.remote.clouds import settings_of
 from strata_engine.remote.http import HttpCache
 from strata_engine.remote.objects import ObjectCache, bucket_of
-from strata_engine.remote.wire import LIMITS, Limits
+from strata_engine.remote.patience import LIMITS, Limits
 
 BIG = bytes(range(256)) * 20_000  # 5 MB
 BLOB = Digest.of(BIG)
@@ -39,40 +40,6 @@ QUICK = Limits(connect=2.0, stall=0.4)
 KINDS = [moto, azurite, ceph]
 KEEPS_OUT = [azurite, ceph]
 """Those that check who is asking."""
-
-
-def calm() -> None:
-    """Check that nothing is cancelled."""
-
-
-class Taken:
-    """A sink that keeps what was committed, and counts what was begun."""
-
-    def __init__(self) -> None:
-        self.blobs: list[bytes] = []
-        self.begun = 0
-
-    @contextmanager
-    def __call__(self) -> Iterator[_Writer]:
-        self.begun += 1
-        yield _Writer(self)
-
-
-class _Writer:
-    def __init__(self, taken: Taken) -> None:
-        self._taken = taken
-        self._data = bytearray()
-
-    def write(self, data: bytes | memoryview) -> int:
-        self._data += data
-        return len(data)
-
-    def commit(self, expected_sha256: str | None = None) -> Digest:
-        digest = Digest.of(bytes(self._data))
-        if digest.hash != expected_sha256:
-            raise ValueError("another")
-        self._taken.blobs.append(bytes(self._data))
-        return digest
 
 
 def cache_of(

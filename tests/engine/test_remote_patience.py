@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sinks import calm
 
 from strata_engine.remote.backend import Fault, Trouble
 from strata_engine.remote.patience import LONGEST_WAIT, Patience
-
-
-def calm() -> None:
-    """Check that nothing is cancelled."""
 
 
 def fault(*, again: bool, wait: float | None = None) -> Fault:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from caches import make_certificate, nginx
+from sinks import calm
 
 from strata_engine.digest import Digest
 from strata_engine.errors import SpecError
@@ -21,10 +22,6 @@ from strata_engine.remote.opened import opened
 from strata_engine.remote.tls import Pem, Tls, read
 
 KEY = Digest.of(b"key")
-
-
-def calm() -> None:
-    """Check that nothing is cancelled."""
 
 
 def test_a_server_that_wants_a_certificate_is_shown_ours(tmp_path: Path) -> None:

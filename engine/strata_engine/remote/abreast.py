@@ -12,11 +12,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from strata_engine.remote.backend import Check
+from strata_engine.remote.patience import TURN
 
 WIDTH = 8
 """Threads of one call."""
-
-_TURN = 0.1
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -44,7 +43,7 @@ def abreast(
         try:
             waiting = set(futures)
             while waiting:
-                done, waiting = wait(waiting, _TURN, FIRST_EXCEPTION)
+                done, waiting = wait(waiting, TURN, FIRST_EXCEPTION)
                 for future in done:
                     future.result()
                 check()

@@ -8,13 +8,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from strata_engine.digest import CHUNK, EMPTY, Digest
+from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote.backend import Check, Fault, Sink, Trouble
-from strata_engine.remote.patience import Patience
+from strata_engine.remote.patience import Repeat
 from strata_engine.tree import BlobWriter
-
-MOST_RESUMED = 20
-"""How often one blob goes on where it stopped."""
 
 
 class Arrival:
@@ -60,7 +57,7 @@ class Arrival:
 
 
 def arrive(
-    digest: Digest, sink: Sink, fill: Callable[[Arrival], bool], patience: Patience, where: str, check: Check
+    digest: Digest, sink: Sink, fill: Callable[[Arrival], bool], repeat: Repeat, where: str, check: Check
 ) -> bool:
     """Commit a blob to `sink`; False where it is not there. Raises Fault.
 
@@ -70,29 +67,15 @@ def arrive(
     with Arrival(digest, sink) as arrival:
         if digest == EMPTY:
             return arrival.commit()
-        in_vain = 0
-        for _ in range(MOST_RESUMED):
-            before = arrival.received
-            resumed = before > 0
-            try:
-                if not fill(arrival):
-                    return False
-                if _settled(arrival, where, resumed=resumed):
-                    return True
-            except Fault as fault:
-                in_vain = 0 if arrival.received - before >= CHUNK else in_vain + 1
-                if not fault.again or in_vain >= patience.attempts:
-                    raise
-                patience.wait(in_vain, fault, check)
-    raise Fault(Trouble.BROKEN, where, f"`{digest}` comes in too many pieces")
 
+        def attempt() -> bool:
+            resumed = arrival.received > 0
+            if not fill(arrival):
+                return False
+            if arrival.commit():
+                return True
+            # The beginning may have come from another blob: once more, from the start.
+            arrival.restart()
+            raise Fault(Trouble.BROKEN, where, f"other bytes than those of `{digest}`", again=resumed)
 
-def _settled(arrival: Arrival, where: str, *, resumed: bool) -> bool:
-    """Commit what came whole; False where it is worth another request."""
-    if arrival.commit():
-        return True
-    if not resumed:
-        raise Fault(Trouble.BROKEN, where, f"other bytes than those of `{arrival.digest}`")
-    # The beginning may have come from another file: once more, from the start.
-    arrival.restart()
-    return False
+        return repeat(attempt, check, lambda: arrival.received)

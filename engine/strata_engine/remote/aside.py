@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-_TURN = 0.1
+from strata_engine.remote.patience import TURN
+
 _HELD = 4
 """Things that are handed over and not taken yet."""
 _PARTING = 0.3
@@ -60,7 +61,7 @@ class Hands(Generic[Thing]):
         while True:
             self.check()
             try:
-                self._queue.put(thing, timeout=_TURN)
+                self._queue.put(thing, timeout=TURN)
             except queue.Full:
                 continue
             return
@@ -68,7 +69,7 @@ class Hands(Generic[Thing]):
     def taken(self) -> Thing | _Ended | _Nothing:
         """Take what was handed over."""
         try:
-            return self._queue.get(timeout=_TURN)
+            return self._queue.get(timeout=TURN)
         except queue.Empty:
             return _Nothing()
 

@@ -11,7 +11,7 @@ fail a build; what is merely not there is no fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
@@ -31,6 +31,9 @@ Source: TypeAlias = Callable[[], BinaryIO]
 
 BATCH = 8 << 20
 """Bytes that one `read_many` or `write_many` may be about: they are held in memory."""
+
+MOST_IN_BATCH = 250
+"""Blobs of a batch."""
 
 LARGEST_RESULT = 16 << 20
 """Bytes of a result that is still read."""
@@ -84,6 +87,7 @@ class Fault(HostError):  # noqa: N818 - named for whose it is; a build goes on w
         hint: str | None = None,
     ) -> None:
         self.trouble = trouble
+        self.where = where
         self.text = text
         self.again = again
         self.wait = wait
@@ -97,7 +101,7 @@ class Capabilities(NamedTuple):
     """What a remote offers."""
 
     batch: int = BATCH
-    """Bytes that one batch may have."""
+    """Bytes of small blobs that go in one request; a call may be about more."""
     largest: int | None = None
     """Bytes of the largest blob that it takes, where it says so."""
     writable: bool | None = None
@@ -122,6 +126,10 @@ class Backend(Protocol):
     @property
     def shown(self) -> str:
         """Where it is, as a person may see it."""
+
+    @property
+    def wants_directories(self) -> bool:
+        """Whether each folder of a result must be a blob of its own, too: such servers look before they give one."""
 
     def capabilities(self, check: Check) -> Capabilities:
         """Ask what it offers, which also shows that it is there and lets us in."""
@@ -157,3 +165,17 @@ def within_batch(digests: Iterable[Digest], batch: int = BATCH) -> list[Digest]:
     if sum(digest.size for digest in listed) > batch:
         raise ValueError(f"more than {batch} bytes in a batch")
     return listed
+
+
+def batches(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
+    """Divide small blobs into what one call may be about."""
+    batch: list[Digest] = []
+    size = 0
+    for digest in digests:
+        if batch and (size + digest.size > BATCH or len(batch) >= MOST_IN_BATCH):
+            yield batch
+            batch, size = [], 0
+        batch.append(digest)
+        size += digest.size
+    if batch:
+        yield batch

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -24,6 +25,19 @@ from strata_engine.logins import Pair, origin, public_url, read_netrc
 from strata_engine.remote.backend import Fault, Trouble
 
 Headers = tuple[tuple[str, str], ...]
+
+
+class HeaderSource(Protocol):
+    """Gives what lets a request in."""
+
+    def __call__(self, url: str, *, fresh: bool = False) -> Headers:
+        """Give the headers for `url`; `fresh` where what was given before was refused. Raises Fault."""
+
+
+def no_headers(url: str, *, fresh: bool = False) -> Headers:  # noqa: ARG001 - what a HeaderSource is given
+    """Give none: everybody is let in."""
+    return ()
+
 
 HELPER_SECONDS = 10.0
 """How long a helper may take, as in Bazel."""
@@ -41,7 +55,7 @@ class _Answer(msgspec.Struct):
 
 
 class Credentials:
-    """The headers for one cache (`http.HeaderSource`); may be asked from any thread."""
+    """The headers for one cache (a `HeaderSource`); may be asked from any thread."""
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from strata_engine.errors import Diagnostic, HostError
 from strata_engine.remote.address import result_address
 from strata_engine.remote.backend import Backend, Fault
 from strata_engine.remote.breaker import Circuit, HalfOpen, Open
+from strata_engine.remote.patience import LIMITS
 from strata_engine.remote.settings import Access
 from strata_engine.remote.tally import Tally
 
@@ -129,7 +130,6 @@ class Endpoint:
             if place not in self._backends:
                 # Here and not above: clients of the network are imported where there is something to be asked.
                 from strata_engine.remote.opened import opened  # noqa: PLC0415 - see the comment above
-                from strata_engine.remote.wire import LIMITS  # noqa: PLC0415 - see the comment above
 
                 access, timeout = self.access, self._timeout
                 limits = LIMITS._replace(stall=timeout) if timeout else LIMITS

@@ -60,6 +60,11 @@ class FolderCache:
         """Where it is, as a person may see it."""
         return self._shown
 
+    @property
+    def wants_directories(self) -> bool:
+        """Nothing looks into what is put there."""
+        return False
+
     def close(self) -> None:
         """Nothing is held."""
 

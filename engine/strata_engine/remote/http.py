@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import BinaryIO, Protocol, TypeVar
+from functools import partial
+from typing import BinaryIO, TypeVar
 
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.logins import without_userinfo
@@ -29,9 +30,10 @@ from strata_engine.remote.backend import (
     Trouble,
     within_batch,
 )
-from strata_engine.remote.patience import ATTEMPTS, LONGEST_WAIT, PAUSE, Patience
-from strata_engine.remote.tls import Tls
-from strata_engine.remote.wire import LIMITS, NO_TLS, Limits, Reply, Wire
+from strata_engine.remote.credentials import Headers, HeaderSource, no_headers
+from strata_engine.remote.patience import ATTEMPTS, LIMITS, LONGEST_WAIT, PAUSE, Limits, Patience
+from strata_engine.remote.tls import NO_TLS, Tls
+from strata_engine.remote.wire import Reply, Wire
 
 _SENT = 256 << 10
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -41,19 +43,6 @@ _NOT_THERE = {404, 410}
 _DONE = {200, 201, 202, 204}
 
 Answer = TypeVar("Answer")
-Headers = tuple[tuple[str, str], ...]
-
-
-class HeaderSource(Protocol):
-    """Gives what lets a request in."""
-
-    def __call__(self, url: str, *, fresh: bool = False) -> Headers:
-        """Give the headers for `url`; `fresh` where what was given before was refused. Raises Fault."""
-
-
-def no_headers(url: str, *, fresh: bool = False) -> Headers:  # noqa: ARG001 - what a HeaderSource is given
-    """Give none: everybody is let in."""
-    return ()
 
 
 class HttpCache:
@@ -79,6 +68,11 @@ class HttpCache:
     def shown(self) -> str:
         """Where it is, as a person may see it."""
         return self._wire.shown
+
+    @property
+    def wants_directories(self) -> bool:
+        """Nothing looks into what is put there."""
+        return False
 
     def close(self) -> None:
         """Close the connections."""
@@ -113,7 +107,7 @@ class HttpCache:
 
     def read(self, digest: Digest, sink: Sink, check: Check) -> bool:
         """Commit a blob to `sink`, going on where a cut body stopped; False where it is not there."""
-        return arrive(digest, sink, lambda arrival: self._fill(arrival, check), self._patience, self.shown, check)
+        return arrive(digest, sink, partial(self._fill, check=check), self._patience.repeat, self.shown, check)
 
     def write(self, digest: Digest, source: Source, check: Check) -> None:
         """Put a blob under `/cas/`."""

@@ -42,8 +42,7 @@ from strata_engine.remote.backend import (
 )
 from strata_engine.remote.clouds import Settings
 from strata_engine.remote.object_errors import Absent, OtherPart, told
-from strata_engine.remote.patience import ATTEMPTS, PAUSE, Patience
-from strata_engine.remote.wire import LIMITS, Limits
+from strata_engine.remote.patience import ATTEMPTS, LIMITS, PAUSE, TRICKLE, Limits, Patience
 
 WIDTH = 16
 """Requests of one call for small blobs that are under way at once."""
@@ -54,8 +53,6 @@ PARTS = 4
 
 _MOST_PARTS = 9_000
 """S3 takes 10,000."""
-_TRICKLE = 16 << 10
-"""Bytes that must come in the time of a stall."""
 _SENT = 4 << 20
 """Bytes for which a server has the time of one more stall: how much of a request has gone out nobody can see."""
 _IDLE = timedelta(seconds=30)
@@ -128,6 +125,11 @@ class ObjectCache:
         """Where it is, as a person may see it."""
         return self._shown
 
+    @property
+    def wants_directories(self) -> bool:
+        """Nothing looks into what is put there."""
+        return False
+
     def close(self) -> None:
         """Connections close themselves when they are idle."""
 
@@ -155,7 +157,7 @@ class ObjectCache:
 
     def read(self, digest: Digest, sink: Sink, check: Check) -> bool:
         """Commit a blob to `sink`, going on where a cut body stopped; False where it is not there."""
-        return arrive(digest, sink, lambda arrival: self._fill(arrival, check), self._patience, self._shown, check)
+        return arrive(digest, sink, partial(self._fill, check=check), self._patience.repeat, self._shown, check)
 
     def write(self, digest: Digest, source: Source, check: Check) -> None:
         """Put a blob under `cas/`, in parts where it is large."""
@@ -210,7 +212,7 @@ class ObjectCache:
         if size > most:
             return bytes(most + 1)
         body = bytearray()
-        for chunk in self._chunks(reply.stream(_TRICKLE)):
+        for chunk in self._chunks(reply.stream(TRICKLE)):
             hands.check()
             hands.moved()
             body += chunk
@@ -233,7 +235,7 @@ class ObjectCache:
             size = reply.meta["size"]
             if size != digest.size:
                 raise OtherPart(Trouble.BROKEN, self._shown, f"{size} bytes in the place of `{digest}`")
-            for chunk in self._chunks(reply.stream(_TRICKLE)):
+            for chunk in self._chunks(reply.stream(TRICKLE)):
                 hands.give(chunk)
 
         try:
@@ -306,7 +308,7 @@ class ObjectCache:
         def watch(idle: float) -> None:
             check()
             if idle > allowed:
-                raise self._fault(Trouble.STALLED, f"less than {_TRICKLE >> 10} KiB in {allowed:g} s")
+                raise self._fault(Trouble.STALLED, f"less than {TRICKLE >> 10} KiB in {allowed:g} s")
 
         check()
         return aside(works, watch)

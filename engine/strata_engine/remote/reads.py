@@ -14,14 +14,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from strata_engine.cas import Cas
 from strata_engine.codec import ActionResult
 from strata_engine.digest import Digest
 from strata_engine.remote.abreast import abreast
-from strata_engine.remote.backend import BATCH, Backend, Check, Fault, Trouble
+from strata_engine.remote.backend import Backend, Check, Fault, Trouble, batches
+from strata_engine.remote.directories import at_once, directories
 from strata_engine.remote.endpoint import Endpoint
 from strata_engine.remote.found import Answer, Found, Untrusted
 from strata_engine.remote.results import Incoming, Packed, Whole, gathered, incoming, unpacked
@@ -33,8 +34,6 @@ ALONE = 1 << 20
 """Bytes from which on a blob comes by itself, straight into the store."""
 ABREAST = 4
 """Large blobs that come at once."""
-MOST_IN_BATCH = 250
-"""Blobs of a batch."""
 BATCHES = 3
 """Batches that come at once."""
 
@@ -187,7 +186,9 @@ class Reads:
 
     def _whole(self, endpoint: Endpoint, zone: str, output: Packed | Tree, check: Check) -> Whole | None:
         if isinstance(output, Tree):
-            return gathered(output, lambda level: self._small(endpoint, zone, level, check))
+            told: Mapping[Digest, bytes] = endpoint.read(zone, lambda backend: at_once(backend, output.root, check), {})
+            self._tally.count(read=sum(map(len, told.values())))
+            return gathered(output, directories(told, lambda level: self._small(endpoint, zone, level, check)))
         message = self._message(endpoint, zone, output.tree, check)
         return unpacked(message, output) if message is not None else None
 
@@ -287,17 +288,3 @@ def _checked(came: Incoming, fixed: str | None) -> Incoming:
         raise ValueError("another output than the one that there can be")
     said = came.result._replace(stdout_raw=b"", stderr_raw=b"", stdout_digest=None, stderr_digest=None)
     return came._replace(stdout=b"", stderr=b"", result=said)
-
-
-def batches(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
-    """Divide small blobs into what one call may be about."""
-    batch: list[Digest] = []
-    size = 0
-    for digest in digests:
-        if batch and (size + digest.size > BATCH or len(batch) >= MOST_IN_BATCH):
-            yield batch
-            batch, size = [], 0
-        batch.append(digest)
-        size += digest.size
-    if batch:
-        yield batch

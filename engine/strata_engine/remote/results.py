@@ -104,9 +104,10 @@ def outgoing(
 
     `finish` is given the result as it goes, to be signed.
 
-    Servers that execute, or serve `GetTree`, want those, and the root's digest then is in the result. A cache alone
-    needs the `Tree`: one blob, where there are as many Directories as folders. Raises ValueError where the result may
-    not leave the machine, as it has a symlink that says where things are here; BlobLost.
+    Servers that execute, or serve `GetTree`, want those (`Backend.wants_directories`), and the root's digest then is in
+    the result. A cache alone needs the `Tree`: one blob, where there are as many Directories as folders. Raises
+    ValueError where the result may not leave the machine, as it has a symlink that says where things are here;
+    BlobLost.
     """
     stored: dict[Digest, None] = {}
     made: dict[Digest, bytes] = {}

@@ -14,8 +14,8 @@ from strata_engine.cas import Cas
 from strata_engine.codec import ActionResult
 from strata_engine.digest import CHUNK, Digest
 from strata_engine.remote.abreast import abreast
-from strata_engine.remote.backend import Backend, Check
-from strata_engine.remote.reads import ABREAST, ALONE, batches
+from strata_engine.remote.backend import Backend, Check, batches
+from strata_engine.remote.reads import ABREAST, ALONE
 from strata_engine.remote.results import outgoing
 
 
@@ -52,7 +52,7 @@ def send(
     what lets somebody in somewhere.
     """
     try:
-        out = outgoing(result, store, finish=finish)
+        out = outgoing(result, store, directories=backend.wants_directories, finish=finish)
     except ValueError as error:
         raise Private(str(error)) from error
     if _has(io.BytesIO(out.result), secrets):

@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from strata_engine.logins import Pair
-from strata_engine.remote.address import Address, HttpAddress, parse
+from strata_engine.remote.address import Address, GrpcAddress, HttpAddress, parse
 from strata_engine.remote.tls import Tls
 
 
@@ -44,7 +44,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     def address(self) -> Address:
         """Where it is."""
         address = parse(self.url)
-        return address._replace(login=self.login) if isinstance(address, HttpAddress) else address
+        return address._replace(login=self.login) if isinstance(address, HttpAddress | GrpcAddress) else address
 
     @property
     def has_credential(self) -> bool:

@@ -27,6 +27,10 @@ class Tls(NamedTuple):
     """Authorities that a server's certificate may come from, in place of the system's."""
 
 
+NO_TLS = Tls()
+"""No certificate of ours, and the system's authorities."""
+
+
 class Pem(NamedTuple):
     """The same as bytes, as gRPC takes them; None is none."""
 

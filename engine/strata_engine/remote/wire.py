@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -25,36 +25,18 @@ import httpcore2
 from strata_engine.digest import CHUNK
 from strata_engine.logins import origin, public_url, userinfo, without_userinfo
 from strata_engine.remote.backend import Check, Fault, Trouble
-from strata_engine.remote.tls import Tls, configure, context
+from strata_engine.remote.patience import LIMITS, TRICKLE, TURN, Limits
+from strata_engine.remote.tls import NO_TLS, Tls, configure, context
 
 CONNECTIONS = 16
 """Connections at most; more make no server faster that one machine asks."""
 
-_TURN = 0.1
-"""Seconds that a socket is waited for before the check is made again."""
-_TRICKLE = 16 << 10
-"""Bytes that must move in the time of a stall."""
 _LARGEST_HEAD = 256 << 10
 """Bytes of status and headers, those of interim answers too."""
 _DRAINED = 64 << 10
 """Bytes of an answer that nobody wants which are read, so that the connection can be used again."""
 _IDLE = 30.0
 """Seconds after which a connection that nobody used is not used again: servers close theirs after 60 or 75."""
-
-
-class Limits(NamedTuple):
-    """How long is waited, in seconds."""
-
-    connect: float = 2.0
-    stall: float = 5.0
-    """With so little coming or going for so long, a call has stalled; also how long a server may think."""
-
-
-LIMITS = Limits()
-"""What builds use."""
-
-NO_TLS = Tls()
-"""No certificate of ours, and the system's authorities."""
 
 
 class Reply:
@@ -139,7 +121,7 @@ class Wire:
             raise self._fault(Trouble.UNSUPPORTED, "an address or a header that cannot be sent") from None
         watch = _Watch(check, self._limits.stall)
         check()
-        while not self._slots.acquire(timeout=_TURN):
+        while not self._slots.acquire(timeout=TURN):
             check()
         try:
             with self._watching.by(watch), self._faults(watch), contextlib.ExitStack() as stack:
@@ -168,7 +150,7 @@ class Wire:
                 raise self._fault(Trouble.REFUSED, "it wants a client certificate that it accepts") from None
             raise self._fault(Trouble.UNREACHABLE, _plain(error), again=True) from None
         except httpcore2.TimeoutException:
-            text = f"less than {_TRICKLE >> 10} KiB in {self._limits.stall:g} s"
+            text = f"less than {TRICKLE >> 10} KiB in {self._limits.stall:g} s"
             raise self._fault(Trouble.STALLED, text) from None
         except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError) as error:
             if _wants_certificate(error):
@@ -259,13 +241,13 @@ class _Watch:
             if not self.in_body and self.heard > _LARGEST_HEAD:
                 raise httpcore2.RemoteProtocolError("headers without end")
         self.waited()
-        if self._moved >= _TRICKLE:
+        if self._moved >= TRICKLE:
             self.begin()
 
     def waited(self) -> None:
         """Make the check; raise where the call has stalled."""
         self._check()
-        if self._moved < _TRICKLE and time.monotonic() - self._since > self._stall:
+        if self._moved < TRICKLE and time.monotonic() - self._since > self._stall:
             raise httpcore2.ReadTimeout("stalled")
 
 
@@ -317,7 +299,7 @@ class _Stream(httpcore2.NetworkStream):
         watch.turn(reading=True)
         while True:
             try:
-                data = self._inner.read(max_bytes, _TURN)
+                data = self._inner.read(max_bytes, TURN)
             except httpcore2.ReadTimeout:
                 watch.waited()
                 continue
@@ -334,7 +316,7 @@ class _Stream(httpcore2.NetworkStream):
         view = memoryview(buffer)
         while view:
             try:
-                socket.settimeout(_TURN)
+                socket.settimeout(TURN)
                 sent = socket.send(view[:CHUNK])
             except TimeoutError:
                 watch.waited()

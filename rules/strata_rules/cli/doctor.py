@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from strata_engine.remote.address import Address
     from strata_engine.remote.credentials import Headers
     from strata_engine.remote.doctor import Examined, Setting
+    from strata_engine.remote.patience import Limits
     from strata_engine.remote.tls import Tls
-    from strata_engine.remote.wire import Limits
 
 _SPOKEN = {
     "http": "over HTTP",
@@ -95,8 +95,8 @@ def doctor(
     """
     from strata_engine.remote.address import parse  # noqa: PLC0415 - help does without
     from strata_engine.remote.credentials import headers_of  # noqa: PLC0415 - help does without
+    from strata_engine.remote.patience import Limits  # noqa: PLC0415 - help does without
     from strata_engine.remote.tls import Tls, checked  # noqa: PLC0415 - help does without
-    from strata_engine.remote.wire import Limits  # noqa: PLC0415 - help does without
 
     addresses = [parse(url) for url in urls or _configured(os.environ)]
     access = Access(
