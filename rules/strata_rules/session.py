@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,12 +32,11 @@ from strata_engine.workspace import Workspace
 from strata_rules.export import check_places, exported, left_over
 from strata_rules.lock.committed import CommittedLock
 from strata_rules.lock.survey import Survey, survey
-from strata_rules.metadata import PublishedModule, PublishLayer, lock_facts, module_hash
 from strata_rules.null import RUN, STARTED
 from strata_rules.planning import Plan, SessionOptions, make_plan, pin_runtimes
 from strata_rules.platforms import PLATFORMS, host_platform
-from strata_rules.providers import ArchiveInfo
-from strata_rules.publish import Manifest, publish, tree_path
+from strata_rules.publication import Made, Publication, blobs_of, labels_of, local_runtimes
+from strata_rules.publish import Manifest
 from strata_rules.remember import Asked, remember, stamp_at_rest
 from strata_rules.remotes import remote_settings
 from strata_rules.runtime import pin as pins
@@ -45,7 +44,6 @@ from strata_rules.selection import NO_WISHES, Selection, Wish, Wishes, select, w
 from strata_rules.selection import application as find_application
 from strata_rules.spec.folders import check_platforms
 from strata_rules.spec.load import Layer, Stack, load_stack
-from strata_rules.spec.modules import Module
 from strata_rules.spec.show import LayerStatus
 from strata_rules.stack import launch_module, pin_path
 
@@ -53,10 +51,6 @@ __all__ = ["Launch", "Session", "SessionOptions", "job_summary", "load_session",
 
 BYTECODE_FOLDER = "pycache"
 """Where `run` lets Python keep bytecode, in the state folder: outputs stay as they were placed."""
-
-
-Made: TypeAlias = tuple[Layer, ArchiveInfo]
-"""A layer and what is published of it for one platform."""
 
 
 class Launch(NamedTuple):
@@ -114,6 +108,8 @@ class Session:
         self.remotes = build.remotes
         """The remote caches that the stack asks."""
         self._options = options
+        self.publication = Publication(build, options)
+        """Where what is published goes."""
         self._build = build
         self.standing: list[Diagnostic] = [*stack.warnings, *selection.warnings]
         """The warnings that every such build gives again, as long as nothing changes."""
@@ -155,8 +151,8 @@ class Session:
         places = self.places(plan, wanted)
         made = self._archives(plan)
         if publish:
-            wanted += _labels(made)
-            places += self.trees(made)
+            wanted += labels_of(made)
+            places += self.publication.trees(made)
         for placement in places if clean else ():
             self._build.history.forget_placed(placement.path)
         whole = blobs_of(made) if publish else []
@@ -185,7 +181,7 @@ class Session:
         if earlier is not None and earlier.exit_code:
             return earlier
         made = self._archives(plan)
-        result = self._run(plan, _labels(made), self.trees(made), settings, earlier, whole=blobs_of(made))
+        result = self._run(plan, labels_of(made), self.publication.trees(made), settings, earlier, whole=blobs_of(made))
         return self.put_out(plan, made, settings, result)
 
     def export(self, settings: Settings, *, anew: bool = False) -> BuildResult:
@@ -197,12 +193,12 @@ class Session:
             (layer, exported(plan.compiled(layer, platform)))
             for layer, platform in self._built(plan, self._published_layers())
         ]
-        places, history = self.trees(made), self._build.history
+        places, history = self.publication.trees(made), self._build.history
         paths = [placement.path for placement in places]
-        check_places(self._destination(), paths, lambda path: history.placed(path) is not None)
+        check_places(self.publication.destination, paths, lambda path: history.placed(path) is not None)
         for path in paths if anew else ():
             history.forget_placed(path)
-        result = self._run(plan, _labels(made), places, settings, earlier)
+        result = self._run(plan, labels_of(made), places, settings, earlier)
         result = self.put_out(plan, made, settings, result, here=True)
         for warning in left_over(self.manifests, {plan.target_name(layer) for layer in self.stack.layers}):
             self._build.emit(Warned(warning))
@@ -234,7 +230,7 @@ class Session:
         plan = self.plan_by_now()
         wanted = self.wanted(plan, labels)
         if not labels:
-            wanted += _labels(self._archives(plan))
+            wanted += labels_of(self._archives(plan))
         graph = plan.analysis.graph
         done = self._build.look(graph, wanted)
         closure = graph.closure(wanted)
@@ -372,7 +368,7 @@ class Session:
     def published_labels(self, plan: Plan, links: Collection[str] | None = None) -> list[str]:
         """Name the archives of the selected layers, or of those whose Links are given."""
         if links is None:
-            return _labels(self._archives(plan))
+            return labels_of(self._archives(plan))
         every = self._built(plan, self.stack.layers)
         return [plan.archive(*each).archive.label for each in every if plan.link(*each).tree.label in links]
 
@@ -538,22 +534,6 @@ class Session:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    @property
-    def _tagged(self) -> bool:
-        return self._options.tag_outputs or len(self._options.platforms) > 1
-
-    def _destination(self) -> Path:
-        return self._build.workspace.root / self._options.output_dir
-
-    def trees(self, made: Iterable[Made]) -> list[Placement]:
-        """List the trees to publish where the format is `dir`; the engine knows which of them are there already."""
-        folder, tagged = self._destination(), self._tagged
-        return [
-            Placement(info.archive, tree_path(folder, info.install_target, info.platform, tag_outputs=tagged))
-            for _, info in made
-            if info.format == "dir"
-        ]
-
     def put_out(
         self, plan: Plan, made: Sequence[Made], settings: Settings, result: BuildResult, *, here: bool = False
     ) -> BuildResult:
@@ -564,74 +544,20 @@ class Session:
         if result.exit_code:
             return result
         if not settings.dry_run and not here:
-            self._warn_of_local_runtimes(plan, [layer for layer, _ in made])
-
-        def write() -> Sequence[Manifest]:
-            build, published = self._build, self._published(plan, made, result)
-            return publish(
-                build.store.cas,
-                self._destination(),
-                published,
-                tag_outputs=self._tagged,
-                dry_run=settings.dry_run,
-                place_trees=False,
-                is_there=build.history.intact,
-            )
-
+            for label, warning in local_runtimes(plan, made):
+                self._warn(label, [warning])
         try:
-            manifests = write()
+            manifests = self.publication.write(plan, made, result, dry_run=settings.dry_run)
         except BlobLost:
-            again = msgspec.structs.replace(settings, force=tuple(_labels(made)))
-            result = self._run(plan, _labels(made), self.trees(made), again, result)
+            again = msgspec.structs.replace(settings, force=tuple(labels_of(made)))
+            result = self._run(plan, labels_of(made), self.publication.trees(made), again, result)
             if result.exit_code:
                 return result
-            manifests = write()
+            manifests = self.publication.write(plan, made, result, dry_run=settings.dry_run)
         self.manifests = manifests
         for manifest in manifests if not settings.dry_run else ():
             self._outputs += [manifest.path, *(published.path for published in manifest.layers)]
         return result
-
-    def _warn_of_local_runtimes(self, plan: Plan, layers: Iterable[Layer]) -> None:
-        for layer in layers:
-            here = layer.kind == "runtime" and plan.host in plan.platforms(layer)
-            if here and plan.runtime(layer, plan.host).provider == "local":
-                warning = Diagnostic(
-                    "local-runtime-published",
-                    f"`{layer.env_name}` was captured from this machine and needs system libraries as new as its own",
-                    hint='set `provider = "pbs"` for what runs elsewhere',
-                    severity="warning",
-                )
-                self.standing.append(warning)
-                self._build.emit(Warned(warning, f"{layer.env_name}/archive"))
-
-    def _published(self, plan: Plan, made: Iterable[Made], result: BuildResult) -> list[PublishLayer]:
-        # In a dry run there are actions of which only the label is known: neither the archive nor what a lock says.
-        unknown = {action.label for action in result.actions if action.label not in result.artifacts}
-        return [self._published_layer(plan, layer, info, result, unknown) for layer, info in made]
-
-    def _published_layer(
-        self, plan: Plan, layer: Layer, archive: ArchiveInfo, result: BuildResult, unknown: Collection[str]
-    ) -> PublishLayer:
-        modules = plan.modules.get(layer.env_name)
-        artifact = result.artifacts.get(archive.archive.label)
-        return PublishLayer(
-            layer=layer.env_name,
-            kind=layer.kind,
-            install_target=archive.install_target,
-            platform=archive.platform,
-            format=archive.format,
-            artifact=self._build.entry(artifact, archive.archive) if artifact is not None else None,
-            lock=lock_facts({} if f"{layer.env_name}/lock" in unknown else plan.committed(layer).metadata()),
-            runtime_layer=plan.target_name(layer.runtime),
-            python_implementation=f"{layer.implementation}@{plan.runtime(layer, archive.platform).version}",
-            required_layers=tuple(plan.target_name(below) for below in layer.below),
-            launch_module=self._module(modules.launch) if modules is not None else None,
-            support_modules=tuple(self._module(module) for module in modules.support) if modules is not None else (),
-        )
-
-    def _module(self, module: Module) -> PublishedModule:
-        node = self._build.source(module.input)
-        return PublishedModule(module.import_name, module_hash(self._build.store.cas, module.file_name, node))
 
 
 def job_summary(build: Build, result: BuildResult) -> str:
@@ -643,15 +569,6 @@ def job_summary(build: Build, result: BuildResult) -> str:
     deciders = {label: known.deciders for label, known in graph.items()}
     story = Story(kept, at, lambda: deciders) if at is not None else Story([record])
     return markdown(record, story.roots(), critical_path(record.actions), graph, result.diagnostics)
-
-
-def blobs_of(made: Iterable[Made]) -> list[Ref]:
-    """List the archives that are copied from the store: it has to have all of them."""
-    return [info.archive for _, info in made if info.format != "dir"]
-
-
-def _labels(made: Iterable[Made]) -> list[str]:
-    return [info.archive.label for _, info in made]
 
 
 def _forcing(settings: Settings, anew: Iterable[str], earlier: BuildResult | None = None) -> Settings:

@@ -27,11 +27,12 @@ from strata_engine.recorded_graph import record_graph
 from strata_engine.store import open_store, store_folder
 from strata_engine.workspace import Workspace
 from strata_rules.planning import Plan, SessionOptions
+from strata_rules.publication import Made, blobs_of
 from strata_rules.publish import Manifest
 from strata_rules.remotes import joined
 from strata_rules.repository.labels import StackFile, state_of
 from strata_rules.selection import NO_WISHES, Wishes
-from strata_rules.session import Made, Session, blobs_of, load_session
+from strata_rules.session import Session, load_session
 
 SHARED = ("fetch/", "wheel/")
 """What labels begin with that are no layer's: the same in each stack that has them."""
@@ -253,7 +254,7 @@ class Repository:
         made = {each.part.prefix: whole.archives(each, wanted) if publish else [] for each in whole.planned}
         for each in whole.planned:
             own = places[each.part.prefix]
-            own += whole.placed(each, each.part.session.trees(made[each.part.prefix]))
+            own += whole.placed(each, each.part.session.publication.trees(made[each.part.prefix]))
             for placement in own if clean else ():
                 each.part.build.history.forget_placed(placement.path)
         archives = [
