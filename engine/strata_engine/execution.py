@@ -12,11 +12,9 @@ Hard part: an action that takes no time must cost no time. So `try_here` does al
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 
 import anyio
 import msgspec
@@ -24,6 +22,7 @@ import msgspec
 from strata_engine.action import Action, Expansion, Ref, Scope, Source, SourceTree
 from strata_engine.action_cache import Hit, artifact_of, result_of
 from strata_engine.cas import BlobLost
+from strata_engine.claims import Claim, Unwanted, Who
 from strata_engine.decision import Decider, MustRun, entry_of, may_leave, size_of, warnings_of, warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
@@ -45,15 +44,6 @@ ATTEMPTS = 3
 
 POLL_SECONDS = 0.05
 """How often a lock that another build has is tried."""
-
-
-class Who(Enum):
-    """Whose result of a label is filed."""
-
-    REMOTE = "remote"
-    HERE = "here"
-    AGAIN = "again"
-    """Made here because what there was of it is lost."""
 
 
 class Executions:
@@ -474,24 +464,6 @@ class Executions:
         if lost and finished.key is not None and isinstance(action, Action) and may_leave(action):
             self._remotes.disbelieve(finished.key)
         return lost
-
-
-class Claim:
-    """Who files the result of a label that is executed here and asked for elsewhere; for any thread."""
-
-    def __init__(self, owner: Who | None = None) -> None:
-        self._lock = threading.Lock()
-        self._owner = owner
-
-    def take(self, who: Who) -> bool:
-        """Tell whether it is `who`: the first to ask."""
-        with self._lock:
-            self._owner = self._owner or who
-            return self._owner is who
-
-
-class Unwanted(Exception):  # noqa: N818 - no error: the result has been had from elsewhere
-    """Raised where a remote is asked for what is not wanted any more."""
 
 
 def refs_of(action: Action) -> list[Ref]:
