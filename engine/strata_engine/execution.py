@@ -12,11 +12,9 @@ Hard part: an action that takes no time must cost no time. So `try_here` does al
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import anyio
@@ -24,12 +22,14 @@ import msgspec
 
 from strata_engine.action import Action, Expansion, Ref, Scope, Source, SourceTree
 from strata_engine.action_cache import Hit, artifact_of, result_of
+from strata_engine.arriving import Arriving
 from strata_engine.cas import BlobLost
+from strata_engine.claims import Claim, Unwanted, Who
 from strata_engine.decision import Decider, MustRun, entry_of, may_leave, size_of, warnings_of, warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
-from strata_engine.events import ActionStarted, Fetched, Fetching, Listener, Outcome, Waiting, Warned
-from strata_engine.executor import PROGRESS_INTERVAL, Cancelled, Executor, in_thread, is_plain
+from strata_engine.events import ActionStarted, Listener, Outcome, Waiting, Warned
+from strata_engine.executor import Cancelled, Executor, in_thread, is_plain
 from strata_engine.graph import ActionGraph
 from strata_engine.groups import Groups
 from strata_engine.history import Past
@@ -49,15 +49,6 @@ ATTEMPTS = 3
 
 POLL_SECONDS = 0.05
 """How often a lock that another build has is tried."""
-
-
-class Who(Enum):
-    """Whose result of a label is filed."""
-
-    REMOTE = "remote"
-    HERE = "here"
-    AGAIN = "again"
-    """Made here because what there was of it is lost."""
 
 
 class Executions:
@@ -472,7 +463,7 @@ class Executions:
             if children.cancelled.is_set():
                 raise Cancelled
 
-        came = _Arriving(ref.label, sum(digest.size for digest in lost), self._emit)
+        came = Arriving(ref.label, sum(digest.size for digest in lost), self._emit)
         self._remotes.fetch(lost, check, came.add)
         came.end()
         finished, action = self._done[ref.label], self._graph.item(ref.label)
@@ -480,51 +471,6 @@ class Executions:
         if lost and finished.key is not None and isinstance(action, Action) and may_leave(action):
             self._remotes.disbelieve(finished.key)
         return lost
-
-
-class _Arriving:
-    """How much of an output has come from remotes, told now and then; for any thread."""
-
-    def __init__(self, label: str, total: int, emit: Listener) -> None:
-        self._label = label
-        self._total = total
-        self._emit = emit
-        self._lock = threading.Lock()
-        self._begun = self._told = time.monotonic()
-        self._done = 0
-        emit(Fetching(label, 0, total))
-
-    def add(self, size: int) -> None:
-        """Count bytes that came."""
-        now = time.monotonic()
-        with self._lock:
-            self._done += size
-            done, told = self._done, now - self._told >= PROGRESS_INTERVAL
-            self._told = now if told else self._told
-        if told:
-            self._emit(Fetching(self._label, done, self._total))
-
-    def end(self) -> None:
-        """Say that no more comes."""
-        self._emit(Fetched(self._label, self._done, time.monotonic() - self._begun))
-
-
-class Claim:
-    """Who files the result of a label that is executed here and asked for elsewhere; for any thread."""
-
-    def __init__(self, owner: Who | None = None) -> None:
-        self._lock = threading.Lock()
-        self._owner = owner
-
-    def take(self, who: Who) -> bool:
-        """Tell whether it is `who`: the first to ask."""
-        with self._lock:
-            self._owner = self._owner or who
-            return self._owner is who
-
-
-class Unwanted(Exception):  # noqa: N818 - no error: the result has been had from elsewhere
-    """Raised where a remote is asked for what is not wanted any more."""
 
 
 def refs_of(action: Action) -> list[Ref]:

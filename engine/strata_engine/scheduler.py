@@ -29,12 +29,13 @@ import anyio
 
 from strata_engine.action import Action, Expansion, Placement, Ref
 from strata_engine.cas import BlobLost
+from strata_engine.claims import Unwanted
 from strata_engine.deciding import Decided, Deciding
 from strata_engine.decision import Decider, Decision, Done, MustRun, Settings, entry_of
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, InternalError, StrataError
 from strata_engine.events import GraphGrew, Listener, Outcome, Warned
-from strata_engine.execution import ATTEMPTS, Executions, Unwanted, as_failure
+from strata_engine.execution import ATTEMPTS, Executions, as_failure
 from strata_engine.executor import Executor, in_thread, is_plain
 from strata_engine.frontier import Frontier
 from strata_engine.graph import ActionGraph, needs

@@ -46,7 +46,7 @@ class Verified(msgspec.Struct, frozen=True):
     """In `quarantine/` now."""
     damaged_bytes: int
     incomplete_results: int
-    """Results that name a blob which is not there: their actions run again when they are wanted."""
+    """Results that name a blob which is not there: it is fetched, or made again, when it is wanted."""
 
     @property
     def clean(self) -> bool:

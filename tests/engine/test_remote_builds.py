@@ -16,7 +16,7 @@ from caches import Hostile
 
 from strata_engine.action import Action, Execution, Expansion, Ref, Scope, Source
 from strata_engine.action_cache import artifact_of, result_of
-from strata_engine.codec import Directory, FileNode, encode_action_result, encode_directory, encode_tree
+from strata_engine.codec import Directory, DirectoryNode, FileNode, encode_action_result, encode_directory, encode_tree
 from strata_engine.decision import warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic
@@ -72,7 +72,7 @@ def parts(execution: Execution) -> Artifact:
     """Make a folder of two large files and a small one."""
     store = execution.store
     seed = b"".join(execution.read(name) for name in execution.names())
-    nodes = {name: File(store.put(content(name, seed))) for name in ("one", "two", "little")}
+    nodes = {f"in/{name}": File(store.put(content(name, seed))) for name in ("one", "two", "little")}
     return assemble(store, nodes)
 
 
@@ -85,7 +85,7 @@ def digest_of(name: str) -> str:
 
 
 def needs_one(label: str = "user", **more: Any) -> Action:
-    return make(label, run=combine_size, inputs={"in": Ref("parts", "one")}, **more)
+    return make(label, run=combine_size, inputs={"in": Ref("parts", "in/one")}, **more)
 
 
 def combine_size(execution: Execution) -> Artifact:
@@ -121,7 +121,7 @@ def test_what_is_placed_or_wanted_whole_is_fetched_whole(here: Site, there: Site
     result = there.build([make("parts", run=parts)], **more)
     assert counts(result) == {"remote": 1}
     if how == "placed":
-        assert {path.name: path.read_bytes() for path in (there.root / "out").iterdir()} == {
+        assert {path.name: path.read_bytes() for path in (there.root / "out" / "in").iterdir()} == {
             name: content(name) for name in ("one", "two", "little")
         }
     with there.opened_store() as store:
@@ -130,16 +130,16 @@ def test_what_is_placed_or_wanted_whole_is_fetched_whole(here: Site, there: Site
 
 def test_a_part_that_is_placed_is_fetched_alone(here: Site, there: Site, server: Hostile) -> None:
     here.build([make("parts", run=parts)])
-    there.build([make("parts", run=parts)], places={"out": "parts:two"})
+    there.build([make("parts", run=parts)], places={"out": "parts:in/two"})
     assert (there.root / "out").read_bytes() == content("two")
     assert digest_of("one") not in asked(server, "GET", "cas")
 
 
 def test_what_decides_how_the_graph_goes_on_is_fetched(here: Site, there: Site, server: Hostile) -> None:
     def grown(read: Callable[[Ref], bytes]) -> list[Action]:
-        return [make("late", say=str(len(read(Ref("parts", "one")))))]
+        return [make("late", say=str(len(read(Ref("parts", "in/one")))))]
 
-    after = (Ref("parts", "one"),)
+    after = (Ref("parts", "in/one"),)
     items = [make("parts", run=parts), Expansion(label="grow", after=after, promises=("late",), expand=grown)]
     here.build(items, ["late"])
     result = there.build(items, ["late"])
@@ -163,7 +163,7 @@ def test_what_no_remote_has_any_more_is_made_again_once(here: Site, there: Site,
     assert (result.remote.hits, result.remote.saved) == (0, 0.0)
     # The stale result is asked for once, as the others are, and not believed again.
     assert len([path for _, path, _ in server.seen[before:] if "/ac/" in path]) == 4
-    assert (there.root / "out" / "one").read_bytes() == content("one")
+    assert (there.root / "out" / "in" / "one").read_bytes() == content("one")
     assert counts(there.build(items, places={"out": "parts"})) == {"up_to_date": 4}
 
 
@@ -320,7 +320,7 @@ def test_who_has_lost_does_not_file_what_is_made_again(here: Site, there: Site, 
         if len(runs) == 1:
             started.set()
             assert again.wait(LONG)
-            return assemble(execution.store, {"one": File(execution.store.put(b"of the loser"))})
+            return assemble(execution.store, {"in/one": File(execution.store.put(b"of the loser"))})
         return parts(execution)
 
     def listen(event: Event) -> None:
@@ -337,7 +337,7 @@ def test_who_has_lost_does_not_file_what_is_made_again(here: Site, there: Site, 
         assert kept is not None
         assert artifact_of(kept) == result.artifacts["parts"]
     assert counts(there.build(items, places={"out": "parts"})) == {"up_to_date": 2}
-    assert (there.root / "out" / "one").read_bytes() == content("one")
+    assert (there.root / "out" / "in" / "one").read_bytes() == content("one")
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
@@ -504,8 +504,9 @@ def test_sizes_and_times_beyond_all_measure_do_no_harm(here: Site, there: Site, 
     [path] = results(server)
     files = tuple(FileNode(name, Digest(digest_of(name), 2**63 - 1), is_executable=False) for name in ("one", "two"))
     more = tuple(FileNode(f"x{i}", Digest(f"{i:064x}", 2**63 - 1), is_executable=False) for i in range(9))
-    root = Directory(files=(*files, *more))
-    message = encode_tree(root, ())
+    inner = Directory(files=(*files, *more))
+    root = Directory(directories=(DirectoryNode("in", Digest.of(encode_directory(inner))),))
+    message = encode_tree(root, (inner,))
     server.blobs[f"/cas/{Digest.of(message).hash}"] = message
     lie = result_of(Tree(Digest.of(encode_directory(root))), worker="x", started_ns=0, completed_ns=2**62)
     folder = lie.output_directories[0]._replace(tree_digest=Digest.of(message))
@@ -514,7 +515,7 @@ def test_sizes_and_times_beyond_all_measure_do_no_harm(here: Site, there: Site, 
     assert result.exit_code == 0
     result = there.build([make("parts", run=parts), needs_one()], places={"out": "parts"})
     assert result.exit_code == 0
-    assert (there.root / "out" / "one").read_bytes() == content("one")
+    assert (there.root / "out" / "in" / "one").read_bytes() == content("one")
     assert counts(there.build([make("parts", run=parts), needs_one()], places={"out": "parts"})) == {"up_to_date": 2}
 
 

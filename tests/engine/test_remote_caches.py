@@ -89,7 +89,7 @@ def test_what_a_hit_has_saved_is_told_until_it_turns_out_to_be_gone(store: Local
     caches.close()
 
 
-def test_what_one_has_made_another_finds_and_fetches(tmp_path: Path, store: LocalStore) -> None:
+def test_what_one_has_made_another_finds(tmp_path: Path, store: LocalStore) -> None:
     with nginx(tmp_path / "server") as server:
         here = Site(tmp_path / "here")
         here.remotes = remote(server.url, upload=Upload.WAIT)
@@ -101,8 +101,6 @@ def test_what_one_has_made_another_finds_and_fetches(tmp_path: Path, store: Loca
         answer = caches.find(key, action, None, lambda _: True, nothing)
         assert isinstance(answer, Found)
         assert answer.artifact == File(Digest.of(b"x" * 9000))
-        assert caches.fetch([answer.artifact.digest], nothing) == set()
-        assert store.cas.get(answer.artifact.digest) == b"x" * 9000
         assert caches.latency > 0
         caches.close()
 

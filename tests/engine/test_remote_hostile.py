@@ -28,7 +28,7 @@ from strata_engine.remote.settings import Upload
 from strata_engine.remote.signing import new_key
 from strata_engine.tree import Artifact, File, Symlink, assemble
 
-EXAMPLES = int(os.environ.get("STRATA_HOSTILE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("STRATA_HOSTILE_EXAMPLES", "25"))
 SOURCES = 2
 SIZES = (1, 300, 70_000, 1_100_000)
 """Inlined in a result; a row of the store; a file of it; one that comes by itself."""

@@ -157,7 +157,7 @@ def test_what_is_nowhere_is_nothing(server: Hostile, ours: Cas) -> None:
 
 def test_blobs_come_from_whoever_has_them(server: Hostile, theirs: Cas, ours: Cas) -> None:
     with Hostile() as other:
-        tree = assemble(theirs, {"a": File(theirs.put(b"a" * 5000)), "b": File(theirs.put(b"b" * 5000))})
+        tree = assemble(theirs, {"in/a": File(theirs.put(b"a" * 5000)), "in/b": File(theirs.put(b"b" * 5000))})
         give(server, theirs, tree)
         moved = f"/cas/{Digest.of(b'b' * 5000).hash}"
         other.blobs[moved] = server.blobs.pop(moved)

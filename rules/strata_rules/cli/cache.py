@@ -93,7 +93,7 @@ def verify(settings: Settings, *, as_json: bool) -> int:
         counts = ((found.damaged_results, "result"), (found.damaged_blobs, "blob"))
         emit(f"damaged          {'nothing' if found.clean else f'{_counted(*counts)}, {size(found.damaged_bytes)}'}")
         if found.incomplete_results:
-            emit(f"lacks blobs      {_counted((found.incomplete_results, 'result'))}; these actions run again")
+            emit(f"lacks blobs      {_counted((found.incomplete_results, 'result'))}; they are fetched or made again")
     return 0 if found.clean else HostError.exit_code
 
 
