@@ -178,6 +178,7 @@ class Build:
                 self.store.cache,
                 lambda diagnostic: self.emit(Warned(diagnostic)),
                 self._private(),
+                revision(self.workspace.root),
             )
         return self._caches
 

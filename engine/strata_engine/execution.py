@@ -34,7 +34,9 @@ from strata_engine.history import Past
 from strata_engine.key import Key
 from strata_engine.locks import KeyLocks
 from strata_engine.remote.caches import RemoteCaches
+from strata_engine.remote.explaining import folders_of
 from strata_engine.remote.reads import FROM_REMOTE, Found
+from strata_engine.remote.spool import About
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.tree import Artifact, Node, Tree, lookup
@@ -358,12 +360,16 @@ class Executions:
         return artifact
 
     def offer(self, action: Action, key: Digest, size: int, *, made: bool) -> None:
-        """Have a result of this machine sent to remotes, where it is one that may leave it.
+        """Have a result of this machine sent to remotes, where it is one that may leave it, and noted there.
 
         One that was not `made` by this build is sent where a remote does not have it.
         """
-        if self._remotes is not None and may_leave(action):
-            self._remotes.offer(key, size, made=made)
+        if self._remotes is None or not self._remotes.sends:
+            return
+        # What git keeps goes without its result: who asks something else is told what.
+        about = About(action.mnemonic, action.label, folders_of(action), is_question=not may_leave(action))
+        if not about.is_question or action.committed is not None:
+            self._remotes.offer(key, size, made=made, about=about)
 
     # -- lost blobs --------------------------------------------------------------------------------------------------
 
