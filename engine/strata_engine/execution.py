@@ -23,7 +23,16 @@ import msgspec
 from strata_engine.action import Action, Expansion, Ref, Scope, Source, SourceTree
 from strata_engine.action_cache import Hit, artifact_of, result_of
 from strata_engine.cas import BlobLost
-from strata_engine.decision import Decider, MustRun, entry_of, may_leave, size_of, warnings_of, warnings_to_bytes
+from strata_engine.decision import (
+    Decider,
+    MustRun,
+    entry_of,
+    is_expected,
+    may_leave,
+    size_of,
+    warnings_of,
+    warnings_to_bytes,
+)
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
 from strata_engine.events import ActionStarted, Listener, Outcome, Waiting, Warned
@@ -39,7 +48,7 @@ from strata_engine.remote.reads import FROM_REMOTE, Found
 from strata_engine.remote.spool import About
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.tree import Artifact, Node, Tree, lookup
+from strata_engine.tree import Artifact, Node
 
 ATTEMPTS = 3
 """How often an action is begun anew because a blob that it reads is lost, before the build gives up."""
@@ -124,9 +133,7 @@ class Executions:
                 raise Unwanted
 
         def accept(artifact: Artifact) -> bool:
-            if action.expected is None:
-                return True
-            return isinstance(artifact, Tree) and lookup(self._decider.cas, artifact, action.pinned) == action.expected
+            return is_expected(action, artifact, self._decider.cas)
 
         answer = self._remotes.find(key.digest, key.action, action.fixed, accept, check)
         match answer:

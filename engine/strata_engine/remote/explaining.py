@@ -19,6 +19,8 @@ MOST_BLOBS = 64
 """Blobs that explain one key."""
 MOST_BYTES = 96 << 10
 """Bytes of them together."""
+MOST_ENTRIES = 2_000_000
+"""Entries of folders that are read to compare with one key."""
 MOST_NAMED = 24
 """Folders of an input root that are named as worth looking into."""
 LONGEST_NAMED = 1500
@@ -88,10 +90,12 @@ class Explanations:
     def __init__(self, here: Reader) -> None:
         self._here = here
         self._blobs: dict[Digest, bytes] = {}
+        self._room = MOST_ENTRIES
 
     def keep(self, blobs: Iterable[bytes]) -> None:
-        """Add blobs, each under the digest that it has."""
+        """Add blobs, each under the digest that it has, to be compared with something next."""
         self._blobs |= {Digest.of(data): data for data in blobs}
+        self._room = MOST_ENTRIES
 
     def get(self, digest: Digest) -> bytes:
         """Read a blob. Raises `BlobLost`."""
@@ -99,11 +103,15 @@ class Explanations:
         return data if data is not None else self._here.get(digest)
 
     def load(self, digest: Digest) -> Directory:
-        """Read one Directory. Raises `BlobLost`."""
+        """Read one Directory. Raises `BlobLost`, also where too much was read: of few blobs are trees without end."""
         data = self._blobs.get(digest)
         if data is None:
             return self._here.load(digest)
         try:
-            return decode_directory(data)
+            directory = decode_directory(data)
         except ValueError as error:
             raise BlobLost(digest) from error
+        self._room -= 1 + sum(map(len, directory))
+        if self._room < 0:
+            raise BlobLost(digest)
+        return directory

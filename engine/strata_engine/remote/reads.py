@@ -66,6 +66,30 @@ class Wanted(NamedTuple):
 Answer: TypeAlias = Found | Untrusted | None
 
 
+class There(NamedTuple):
+    """A remote has a result that a build would take."""
+
+    origin: str
+    zone: str
+    """Empty where the result proves itself."""
+    signed_by: str = ""
+    """The accepted key that vouches for it, in one line; empty where none is asked for."""
+
+
+class NotTaken(NamedTuple):
+    """A remote has a result that a build would not take."""
+
+    origin: str
+    zone: str
+    why: str
+    lost: int = 0
+    """How many of its blobs are not there, where that is why."""
+
+
+Standing: TypeAlias = There | NotTaken | None
+"""How it is with a result in remotes; None where it is in none."""
+
+
 class Reads:
     """The remotes of one build as it reads them; for any thread."""
 
@@ -117,6 +141,20 @@ class Reads:
                 untrusted = untrusted or answer
         return untrusted
 
+    def look(self, wanted: Wanted, check: Check, *, wholly: bool = False) -> Standing:
+        """Tell whether a result is there, and whether a build would take it: the first that it would, else the first.
+
+        Its blobs are asked for where that is to be known `wholly`. Raises HostError as `find` does.
+        """
+        first: Standing = None
+        for endpoint in self._endpoints:
+            for zone in self._zones_of(endpoint, wanted.fixed):
+                standing = self._look_there(endpoint, zone, wanted, check, wholly=wholly)
+                if isinstance(standing, There):
+                    return standing
+                first = first or standing
+        return first
+
     def fetch(self, digests: Iterable[Digest], check: Check) -> set[Digest]:
         """Bring blobs into the store; give those that no remote has. Raises HostError as `find` does."""
         wanted = set(digests)
@@ -155,6 +193,41 @@ class Reads:
             return None
         seconds = max(0, came.result.completed_ns - came.result.started_ns) / 1e9
         return Found(artifact, came.result, endpoint.shown, seconds)
+
+    def _look_there(self, endpoint: Endpoint, zone: str, wanted: Wanted, check: Check, *, wholly: bool) -> Standing:
+        address = endpoint.address_of(wanted.action, zone)
+        data = endpoint.read(zone, lambda backend: backend.get_result(address, check), None)
+        if data is None:
+            return None
+        try:
+            came = _checked(incoming(data), wanted.fixed)
+            why = self._distrust(came.result, wanted, zone)
+            if why:
+                return NotTaken(endpoint.shown, zone, why)
+            lost = self._lost(endpoint, zone, came, check) if wholly else 0
+        except ValueError as error:
+            return NotTaken(endpoint.shown, zone, str(error))
+        if lost:
+            return NotTaken(endpoint.shown, zone, "blobs of it are gone", lost)
+        if not self._accepted or wanted.fixed is not None:
+            return There(endpoint.shown, zone if wanted.fixed is None else "")
+        verdict = verified(came.result, wanted.key, (zone,), self._accepted)
+        return There(endpoint.shown, zone, verdict.by.text if isinstance(verdict, Signed) else "")
+
+    def _lost(self, endpoint: Endpoint, zone: str, came: Incoming, check: Check) -> int:
+        """Count the blobs of a result that are not there; a folder whose files cannot be known is one."""
+        files: set[Digest] = set()
+        match came.output:
+            case File(digest=digest):
+                files.add(digest)
+            case folder:
+                whole = self._whole(endpoint, zone, folder, check)
+                if whole is None:
+                    return 1
+                files.update(whole.files)
+        files -= came.inlined.keys()
+        none: set[Digest] = set()
+        return len(endpoint.read(zone, lambda backend: backend.missing(sorted(files), check), none))
 
     def _distrust(self, result: ActionResult, wanted: Wanted, zone: str) -> str:
         """Say why a result is not believed; empty where it is, or proves itself."""

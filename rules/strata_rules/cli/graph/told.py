@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -51,6 +51,8 @@ class Kind(StrEnum):
     """Why it would run now."""
     DIFFERS = "differs"
     """Why another build's result could not be used."""
+    AFAR = "afar"
+    """Why a remote cache's could not, or would not."""
 
 
 class Answer(NamedTuple):
@@ -69,6 +71,12 @@ class Answer(NamedTuple):
     """What it is compared with, in words."""
     later: int = 0
     """How many builds there were since, which did nothing of it."""
+    there: Mapping[str, str] = {}
+    """How results are there that a remote cache has, in words, by label."""
+    total: int = 0
+    """How many results a remote cache was asked for."""
+    nearest: Mapping[str, str] = {}
+    """What those were compared with that it has not, in words, by label."""
 
 
 class View(NamedTuple):
@@ -180,6 +188,10 @@ def _nothing(answer: Answer) -> list[str]:
     """Say that nothing of what was asked about did anything."""
     if answer.kind is Kind.DIFFERS:
         return [f"{answer.word}  has the same key", "what that build made can be used here"]
+    if answer.kind is Kind.AFAR:
+        return [
+            f"{label}  {answer.there.get(label, 'is asked as others have asked')}" for label in answer.labels[:SHOWN]
+        ]
     return [f"{answer.word}  {'is' if answer.kind is Kind.WOULD else 'was'} up to date"]
 
 
@@ -187,6 +199,8 @@ def _became(answer: Answer, report: ActionReport) -> str:
     match answer.kind, report.outcome:
         case Kind.DIFFERS, _:
             return "has another key" if report.previous else "is new"
+        case Kind.AFAR, _:
+            return answer.there.get(report.label, "is not there")
         case Kind.WOULD, Outcome.EXECUTED:
             # What has no key yet waits for an output that may come out as before.
             return "would run" if report.key else "may run, as far as can be known"
@@ -206,6 +220,8 @@ def _when(answer: Answer, view: View) -> str:
     if answer.kind is Kind.WOULD:
         return "if it were built now"
     record = answer.story.record
+    if answer.kind is Kind.AFAR:
+        return answer.against
     if answer.kind is Kind.DIFFERS:
         return f"{answer.against} → {answer.here}"
     return f"run {short_run(record)}, {ago(record.started, view.now)}"
@@ -214,6 +230,9 @@ def _when(answer: Answer, view: View) -> str:
 def _summary(answer: Answer, view: View) -> list[str]:
     """Say what a whole build did."""
     story, record = answer.story, answer.story.record
+    if answer.kind is Kind.AFAR:
+        said = f"{len(answer.there)} of {counted(answer.total, 'result')} would be taken"
+        return [f"{said}  ({_when(answer, view)})"]
     if answer.kind is Kind.DIFFERS:
         return [f"{counted(len(story.reports), 'action')} with another key  ({_when(answer, view)})"]
     counts = dict.fromkeys(Outcome, 0)
@@ -268,6 +287,10 @@ def _cause(answer: Answer, ends: Sequence[str], group: Group, view: View) -> lis
     elif view.full:
         lines += [f"           {reason_line(reason)}" for reason in group.reasons]
     lines.append(f"         {_cost(answer, group, ends, view)}")
+    compared = dict.fromkeys(
+        answer.nearest[cause.report.label] for cause in group.first if cause.report.label in answer.nearest
+    )
+    lines += [f"nearest  {line}" for line in compared]
     way = _way(answer.story, ends, group) if ends else []
     return lines + (_hops(answer, way, view) if len(way) > 1 else [])
 
@@ -302,6 +325,7 @@ def _cost(answer: Answer, group: Group, ends: Sequence[str], view: View) -> str:
         Kind.RAN: f"{number}, {duration(group.seconds)}" if group.actions else "nothing ran for it: the store had it",
         Kind.WOULD: number if group.actions else "nothing would run for it: the store has it",
         Kind.DIFFERS: number,
+        Kind.AFAR: number,
     }[answer.kind]
     if ends or len(group.first) > SHOWN:
         return text
