@@ -120,10 +120,12 @@ class Afar:
 
     def survey(self, labels: Collection[str], *, wholly: bool) -> Survey:
         """Tell how it is with the results of these labels, and why; `wholly` with all their blobs. Raises HostError."""
-        shared = [label for label in labels if _is_shared(self._action(label))]
-        known = [label for label in shared if self._done[label].key is not None]
-        found = abreast(known, lambda label, check: self._reads.look(self._wanted(label), check, wholly=wholly), _never)
-        standings = dict(zip(known, found, strict=True))
+        unknown = [label for label in labels if self._done[label].key is None]
+        shared = [label for label in labels if label not in unknown and _is_shared(self._action(label))]
+        found = abreast(
+            shared, lambda label, check: self._reads.look(self._wanted(label), check, wholly=wholly), _never
+        )
+        standings = dict(zip(shared, found, strict=True))
         wanting = [label for label, standing in standings.items() if standing is None]
         noted = abreast(wanting, self._noted, _never)
         waiting: dict[str, _Asked] = {}
@@ -132,8 +134,7 @@ class Afar:
         for label, standing in standings.items():
             if isinstance(standing, NotTaken):
                 self._file(label, (_not_taken(label, standing),))
-        unknown = [label for label in labels if self._done[label].key is None]
-        kept = [label for label in labels if label not in shared]
+        kept = [label for label in labels if label not in shared and label not in unknown]
         waiting |= dict.fromkeys((*unknown, *kept), _Asked())
         self._explain(waiting)
         return Survey(
@@ -154,6 +155,18 @@ class Afar:
         assert isinstance(action, Action)
         return action
 
+    def _needs(self, label: str) -> list[str]:
+        """List the actions that a label waits for; of one that is only promised, those that decide what it is."""
+        item = self._graph.item(label)
+        found: dict[str, None] = {}
+        waiting = list(needs(item) if isinstance(item, Action) else self._graph.predecessors(label))
+        for name in waiting:
+            if name in self._done:
+                found[name] = None
+            else:
+                waiting += self._graph.predecessors(name)
+        return list(found)
+
     def _wanted(self, label: str) -> Wanted:
         key = self.cache.keys[label]
         return Wanted(key.digest, key.action, self._action(label).fixed)
@@ -173,7 +186,7 @@ class Afar:
         """Tell of a result that is not there; give what is to be explained with it."""
         if not known:
             self._file(label, (Reason(ReasonCode.FIRST_BUILD, label),))
-            return {}
+            return dict.fromkeys(self._graph.deciders(label), _Asked())
         near = self._compared(label, known)
         if near is None:
             self._file(label, (Reason(ReasonCode.EVICTED, label),))
@@ -197,7 +210,7 @@ class Afar:
             return {}
         if finished.key is None:
             # Whatever else differs, it waits for what would have to be executed first.
-            above = [name for name in needs(self._action(label)) if self._done[name].artifact is None]
+            above = [name for name in self._needs(label) if self._done[name].artifact is None]
             self._file(label, tuple(Reason(ReasonCode.UPSTREAM_CHANGED, name) for name in above))
             return dict.fromkeys(above, asked)
         known = self._noted(label, _never)
@@ -211,6 +224,7 @@ class Afar:
         if near is None and finished.outcome is Outcome.EXECUTED:
             # Nobody has told what he had asked: then this machine's own past is all that is known.
             self._file(label, finished.reasons)
+            return dict.fromkeys(self._graph.deciders(label), _Asked())
         return {}
 
     def _behind(self, label: str, reasons: Iterable[Reason], candidate: Candidate) -> dict[str, _Asked]:
@@ -259,7 +273,7 @@ class Afar:
         return tuple(
             msgspec.structs.replace(
                 report,
-                upstream=tuple(name for name in needs(self._action(label)) if name in there),
+                upstream=tuple(name for name in self._needs(label) if name in there),
                 deciders=tuple(name for name in self._graph.deciders(label) if name in there),
             )
             for label, report in sorted(self._reports.items())

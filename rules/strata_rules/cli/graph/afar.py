@@ -81,7 +81,8 @@ def _answer(survey: Survey, word: str | None, labels: list[str]) -> Answer:
     if word is None:
         there = {label: said for label, said in there.items() if isinstance(survey.standings[label], There)}
     else:
-        there |= dict.fromkeys(survey.kept, "is never in a remote cache: git keeps it")
+        there |= dict.fromkeys(survey.kept, "is never in a remote cache")
+        there |= dict.fromkeys(survey.unknown, "has no key before something else is executed")
     now = time.time()
     return Answer(
         Story([record]),
@@ -91,6 +92,7 @@ def _answer(survey: Survey, word: str | None, labels: list[str]) -> Answer:
         against=where,
         there=there,
         total=len(survey.standings) + len(survey.unknown),
+        unknown=len(survey.unknown),
         nearest={label: _words(candidate, now) for label, candidate in survey.nearest.items()},
     )
 

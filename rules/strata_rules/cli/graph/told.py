@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 from strata_engine.console.transcript import reason_line
 from strata_engine.events import Outcome
 from strata_engine.run_record import ActionReport, RunRecord
-from strata_engine.staleness import Reason
+from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.why import Cause, Group, Story
 from strata_engine.words import duration, fit, outcome_word, printable
 from strata_rules.cli.graph.asked import short_run
@@ -74,7 +74,9 @@ class Answer(NamedTuple):
     there: Mapping[str, str] = {}
     """How results are there that a remote cache has, in words, by label."""
     total: int = 0
-    """How many results a remote cache was asked for."""
+    """How many results a remote cache was, or would be, asked for."""
+    unknown: int = 0
+    """For how many of them it cannot be asked before something is executed."""
     nearest: Mapping[str, str] = {}
     """What those were compared with that it has not, in words, by label."""
 
@@ -143,6 +145,8 @@ def told(answer: Answer, view: View) -> list[str]:
         return page(lines, full=view.full)
     if not story.reports:
         return page(lines, full=view.full)
+    if answer.kind is Kind.AFAR and _is_new_there(story):
+        return page([*lines, "", "nothing of it was ever sent there"], full=view.full)
     groups = story.groups(*here)
     ends = story.tops(here) if here else []
     if answer.labels:
@@ -181,7 +185,15 @@ def _heads(answer: Answer, here: Sequence[str], view: View) -> list[str]:
         lines = _nothing(answer)
     elif len(heads) > len(lines):
         lines.append(f"and {len(heads) - len(lines)} more")
+    if answer.kind is Kind.AFAR:
+        return [*lines, f"asked    {answer.against}"]
     return [f"{lines[0]}  ({_when(answer, view)})", *lines[1:]]
+
+
+def _is_new_there(story: Story) -> bool:
+    """Tell whether there is nothing in a remote cache to compare anything with."""
+    new = {ReasonCode.FIRST_BUILD, ReasonCode.UPSTREAM_CHANGED}
+    return all(reason.reason in new for report in story.reports.values() for reason in report.reasons)
 
 
 def _nothing(answer: Answer) -> list[str]:
@@ -220,8 +232,6 @@ def _when(answer: Answer, view: View) -> str:
     if answer.kind is Kind.WOULD:
         return "if it were built now"
     record = answer.story.record
-    if answer.kind is Kind.AFAR:
-        return answer.against
     if answer.kind is Kind.DIFFERS:
         return f"{answer.against} → {answer.here}"
     return f"run {short_run(record)}, {ago(record.started, view.now)}"
@@ -232,7 +242,8 @@ def _summary(answer: Answer, view: View) -> list[str]:
     story, record = answer.story, answer.story.record
     if answer.kind is Kind.AFAR:
         said = f"{len(answer.there)} of {counted(answer.total, 'result')} would be taken"
-        return [f"{said}  ({_when(answer, view)})"]
+        said += f", {answer.unknown} wait for what would be executed" if answer.unknown else ""
+        return [said, f"asked    {answer.against}"]
     if answer.kind is Kind.DIFFERS:
         return [f"{counted(len(story.reports), 'action')} with another key  ({_when(answer, view)})"]
     counts = dict.fromkeys(Outcome, 0)
