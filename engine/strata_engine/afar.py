@@ -94,6 +94,12 @@ class Afar:
         self._nearest: dict[str, Candidate] = {}
         self._relative: Callable[[str], str] = str
 
+    def reach(self) -> None:
+        """See that each remote is there: a folder that is not mounted looks empty. Raises HostError."""
+        for endpoint in self._endpoints:
+            for zone in endpoint.places(self._settings.zones)[:1]:
+                endpoint.read(zone, lambda backend: backend.capabilities(_never), None)
+
     def decider(self, sources: Sources, history: Pasts, settings: Settings) -> Decider:
         """Make what decides as a dry run does, and asks remotes for what is not here."""
         self._relative = sources.workspace.relative
@@ -221,10 +227,11 @@ class Afar:
         if near is not None and near.reasons:
             self._file(label, near.reasons, near.candidate)
             return self._behind(label, near.reasons, near.candidate)
-        if near is None and finished.outcome is Outcome.EXECUTED:
-            # Nobody has told what he had asked: then this machine's own past is all that is known.
-            self._file(label, finished.reasons)
-            return dict.fromkeys(self._graph.deciders(label), _Asked())
+        if near is None and not known:
+            # Nobody has sent anything of it: what it is there for is of interest then, and what is known of it here.
+            local = finished.outcome is Outcome.EXECUTED and not _is_shared(self._action(label))
+            self._file(label, finished.reasons if local else (Reason(ReasonCode.FIRST_BUILD, label),))
+            return {name: _Asked(at=asked.at) for name in self._graph.deciders(label)}
         return {}
 
     def _behind(self, label: str, reasons: Iterable[Reason], candidate: Candidate) -> dict[str, _Asked]:

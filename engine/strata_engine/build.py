@@ -236,6 +236,7 @@ class Build:
         """Decide likewise, but that what remotes have counts as made; it is to be closed. Raises StrataError."""
         afar = Afar(self.remotes, self.store, lambda diagnostic: self.emit(Warned(diagnostic)))
         try:
+            afar.reach()
             decider = afar.decider(self._reads, self.history, self._in_epoch(Settings(dry_run=True)))
             afar.saw(graph, self._decided(graph, wanted, decider))
         except BaseException:

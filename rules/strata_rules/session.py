@@ -241,6 +241,13 @@ class Session:
         drawn = {node.label for node in nodes}
         return PictureGraph(nodes, tuple(edge for edge in graph.edges() if set(edge) <= drawn))
 
+    def labels(self) -> list[str]:
+        """List the labels that are known by now, whether or not anything selects them."""
+        plan = self.plan_by_now()
+        graph = plan.analysis.graph
+        self._build.look(graph, [link for layer in self.stack.layers for link in self._links(plan, layer)])
+        return graph.labels()
+
     def look_afar(self, labels: Sequence[str]) -> tuple[Afar, list[str]]:
         """Look what remote caches have for these labels, or for what is built by default; also give what was wanted.
 

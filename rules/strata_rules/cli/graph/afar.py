@@ -17,13 +17,12 @@ from strata_engine.tree import Reader
 from strata_engine.why import Story
 from strata_rules.cli.given import Given
 from strata_rules.cli.graph import documents
-from strata_rules.cli.graph.asked import Kept, matching
+from strata_rules.cli.graph.asked import Kept, matching, unknown_label
 from strata_rules.cli.graph.told import Answer, Kind, ago
-from strata_rules.cli.graph.would import labels_of
 from strata_rules.cli.output import emit_document
 from strata_rules.cli.session_call import session_options, wishes_of
 from strata_rules.selection import Wish
-from strata_rules.session import open_session
+from strata_rules.session import Session, open_session
 
 _CLOCK = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -65,13 +64,22 @@ def afar(path: Path, kept: Kept, word: str | None, given: Given) -> Iterator[See
         if not session.opened.remotes.caches:
             hint = "name one with `--remote-cache URL`, `STRATA_REMOTE_CACHE`, or `cache` in `[tool.strata.remote]`"
             raise SpecError.of("no-remote-cache", "no remote cache is configured to compare with", hint=hint)
-        seen, wanted = session.look_afar(labels_of(session, kept, word))
+        seen, wanted = session.look_afar(_labels(session, kept, word))
         with contextlib.closing(seen):
             labels = matching(word, seen.labels()) if word is not None else []
             # Of all of a build, whether each blob of each result is there would be too much to ask.
             survey = seen.survey(labels or (wanted if word is not None else seen.labels()), wholly=word is not None)
             keys = {label: str(key.digest) for label, key in seen.cache.keys.items()}
             yield Seen(_answer(survey, word, labels), survey, keys)
+
+
+def _labels(session: Session, kept: Kept, word: str | None) -> list[str]:
+    if word is None or any(word == layer.env_name for layer in session.stack.layers):
+        return [] if word is None else [word]
+    labels = matching(word, session.labels())
+    if not labels:
+        raise unknown_label(kept, word)
+    return labels
 
 
 def _answer(survey: Survey, word: str | None, labels: list[str]) -> Answer:

@@ -126,6 +126,8 @@ def _check(words: Sequence[str], *, dry: bool, run: str | None, against: str | N
     """Refuse questions that make no sense together."""
     if dry and (run or against):
         raise click.UsageError("`--dry` is about a build that has not been: leave out `--run` and `--against`")
+    if run is not None and against == REMOTE:
+        raise click.UsageError("`--against remote` is about a build now: leave out `--run`")
     if output is not None and (words or dry or run or against):
         raise click.UsageError("`--output` is a question of its own: leave out LABEL and the other options")
 

@@ -22,7 +22,7 @@ def would(path: Path, kept: Kept, word: str | None, given: Given) -> RunRecord:
     """
     wishes = wishes_of(given, lock=Wish.IF_NEEDED, build=Wish.YES)
     with open_session(path, session_options(given), wishes=wishes, reading=True) as session:
-        result = session.build(labels_of(session, kept, word), Settings(dry_run=True))
+        result = session.build(_labels(session, kept, word), Settings(dry_run=True))
     if result.exit_code and result.diagnostics:
         raise SpecError(*result.diagnostics)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -39,8 +39,7 @@ def would(path: Path, kept: Kept, word: str | None, given: Given) -> RunRecord:
     )
 
 
-def labels_of(session: Session, kept: Kept, word: str | None) -> list[str]:
-    """Give what is to be built for a word; nothing, which means all, where there is none. Raises SpecError."""
+def _labels(session: Session, kept: Kept, word: str | None) -> list[str]:
     if word is None or any(word == layer.env_name for layer in session.stack.layers):
         return [] if word is None else [word]
     labels = matching(word, (node.label for node in session.graph(()).nodes))
