@@ -12,7 +12,7 @@ from typing import NamedTuple
 from strata_engine.digest import Digest
 from strata_engine.errors import StrataError
 from strata_engine.remote.abreast import abreast
-from strata_engine.remote.backend import Backend, Check
+from strata_engine.remote.backend import Backend, Check, Fault, Trouble
 from strata_engine.remote.endpoint import Endpoint
 from strata_engine.remote.recent import Recent, decode_recent, encode_recent, noted_in, recent_action, with_newest
 
@@ -54,7 +54,12 @@ class Notes:
             if known[:1] and known[0].key == recent.key and recent.output is None:
                 # A question that is asked again is no news.
                 return
-            backend.put_result(address, encode_recent(with_newest(recent, known)), check)
+            try:
+                backend.put_result(address, encode_recent(with_newest(recent, known)), check)
+            except Fault as fault:
+                # A server that lets nobody change what is there has taken the result all the same.
+                if fault.trouble in {Trouble.UNREACHABLE, Trouble.STALLED}:
+                    raise
 
         self._endpoint.write(noted.zone, use, None)
 
