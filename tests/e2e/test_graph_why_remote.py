@@ -272,6 +272,8 @@ def test_without_a_cache_and_where_nobody_answers(space: Space) -> None:
     assert ran.code == 3
     assert ran.stderr.startswith("error[remote-unreachable]: cannot reach the remote cache `http://127.0.0.1:9`")
     assert why(space, "file:///nowhere", "app-helo").code == 2
+    ran = why(space, "file:///nowhere", "app-hello")
+    assert (ran.code, "not a folder" in ran.stderr or "No such file" in ran.stderr) == (3, True), ran.stderr
     assert why(space, "file:///nowhere", "--run", "last").code == 2
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from caches import Hostile
 
 from strata_engine.action import Action, Execution
 from strata_engine.cas import Cas
@@ -22,6 +23,7 @@ from strata_engine.remote.nearest import Candidate, candidates, nearest
 from strata_engine.remote.notes import Noted, Notes
 from strata_engine.remote.recent import KEPT, Recent, recent_action
 from strata_engine.remote.settings import Access
+from strata_engine.remote.spool import About, Entry, Spool
 from strata_engine.remote.tally import Tally
 from strata_engine.staleness import Reason, ReasonCode, explain
 from strata_engine.tree import Artifact
@@ -153,6 +155,29 @@ def test_what_else_lies_there_is_replaced_and_what_fails_is_nobodys_error(
     notes.add(NOTED, recent(store, action(), 1))
     notes.write(calm)
     assert warned == []
+
+
+def test_a_server_that_lets_nobody_change_what_is_there_is_not_left_alone(
+    store: Cas, tmp_path: Path, warned: list[Diagnostic]
+) -> None:
+    with Hostile() as server:
+        server.manner = lambda number, method, path: "403" if method == "PUT" else "well"
+        endpoint = Endpoint(Access(url=server.url), tmp_path / "store", Tally(), warned.append)
+        notes = Notes(endpoint)
+        for at in range(5):
+            notes.add(NOTED, recent(store, action(want=str(at)), at))
+            notes.write(calm)
+        assert not endpoint.is_left_alone(writes=True)
+        assert warned == []
+
+
+def test_what_waits_for_the_next_build_waits_with_what_is_to_be_noted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "x")
+    about = About("Link", "app-é/link", ("modules", "modules/é/"), "a" * 40, is_question=True)
+    entries = [Entry(Digest.of(b"a"), "main", 3, True, about), Entry(Digest.of(b"b"), "pr/1", 4, False)]
+    for entry in entries:
+        spool.add(entry)
+    assert sorted(spool.entries()) == sorted(entries)
 
 
 def test_a_remote_that_does_not_answer_is_an_error_where_one_must(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def told(answer: Answer, view: View) -> list[str]:
         lines += [
             "",
             "all      " + counted(len(story.chain(*here)), "action") + " on the way, the nearest first",
-            *_chain(story, here),
+            *_chain(answer, here),
         ]
     return page(lines, full=view.full)
 
@@ -212,7 +212,8 @@ def _became(answer: Answer, report: ActionReport) -> str:
         case Kind.DIFFERS, _:
             return "has another key" if report.previous else "is new"
         case Kind.AFAR, _:
-            return answer.there.get(report.label, "is not there")
+            # What nobody asked about explains something else.
+            return answer.there.get(report.label, "is not there" if report.label in answer.labels else "is another one")
         case Kind.WOULD, Outcome.EXECUTED:
             # What has no key yet waits for an output that may come out as before.
             return "would run" if report.key else "may run, as far as can be known"
@@ -370,14 +371,13 @@ def _digests(report: ActionReport) -> str:
     return f"{new} as before" if report.former == report.output else f"{old} → {new}"
 
 
-def _chain(story: Story, here: Sequence[str]) -> list[str]:
+def _chain(answer: Answer, here: Sequence[str]) -> list[str]:
     """List every action on the way from labels to their causes."""
     lines = []
-    for cause in story.chain(*here):
+    for cause in answer.story.chain(*here):
         report = cause.report
-        lines.append(
-            f"  {'  ' * min(cause.depth, 20)}{report.label}  {outcome_word(report.outcome)}  {_digests(report)}"
-        )
+        became = _became(answer, report) if answer.kind is Kind.AFAR else outcome_word(report.outcome)
+        lines.append(f"  {'  ' * min(cause.depth, 20)}{report.label}  {became}  {_digests(report)}")
         lines += [f"  {'  ' * min(cause.depth, 20)}    {reason_line(reason)}" for reason in report.reasons]
     return lines
 

@@ -85,6 +85,8 @@ def command(
     # Ten thousand actions are many objects, and none of them is garbage before this process ends.
     gc.disable()
     path, kept, words = opened(arguments)
+    if path.is_dir() and (dry or against == REMOTE):
+        raise click.UsageError("a build that is to be looked at is one of one stack: name it, as `//DIR:LABEL`")
     _check(words, dry=dry, run=run, against=against, output=output)
     format_ = "json" if given.as_json else format_
     if output is not None:
