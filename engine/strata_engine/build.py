@@ -16,6 +16,7 @@ import msgspec
 
 from strata_engine import known, run_record, trace
 from strata_engine.action import Expansion, Placement, Ref, Source, SourceTree
+from strata_engine.afar import Afar
 from strata_engine.build_result import BuildResult as BuildResult  # noqa: PLC0414 - a part of the facade
 from strata_engine.build_result import joined, result_of, told
 from strata_engine.critical import critical_path
@@ -182,6 +183,7 @@ class Build:
                 self.store.cache,
                 lambda diagnostic: self.emit(Warned(diagnostic)),
                 self._private(),
+                revision(self.workspace.root),
             )
         return self._caches
 
@@ -232,9 +234,24 @@ class Build:
 
         Gives `executed` for what would run.
         """
-        graph.validate()
         settings = self._in_epoch(Settings(dry_run=True))
         decider = Decider(self.store.cas, self.store.cache, self._reads, self.history, settings, placements)
+        return self._decided(graph, wanted, decider)
+
+    def look_afar(self, graph: ActionGraph, wanted: Iterable[str]) -> Afar:
+        """Decide likewise, but that what remotes have counts as made; it is to be closed. Raises StrataError."""
+        afar = Afar(self.remotes, self.store, lambda diagnostic: self.emit(Warned(diagnostic)))
+        try:
+            afar.reach()
+            decider = afar.decider(self._reads, self.history, self._in_epoch(Settings(dry_run=True)))
+            afar.saw(graph, self._decided(graph, wanted, decider))
+        except BaseException:
+            afar.close()
+            raise
+        return afar
+
+    def _decided(self, graph: ActionGraph, wanted: Iterable[str], decider: Decider) -> dict[str, Finished]:
+        graph.validate()
         executor = Executor(self.store.cas, self.store.scratch, _silent)
         scheduler = Scheduler(graph, decider, executor, _silent, self.store.locks)
 

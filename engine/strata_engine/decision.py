@@ -21,7 +21,7 @@ from strata_engine.history import Past, Pasts, PlacedOutput
 from strata_engine.key import Key, compute
 from strata_engine.sources import Reads
 from strata_engine.staleness import Reason, ReasonCode, explain
-from strata_engine.tree import Artifact, File, Node, Tree, lookup, total_size
+from strata_engine.tree import Artifact, File, Node, Reader, Tree, lookup, total_size
 
 _SHARED = {Scope.CACHED, Scope.FIXED_OUTPUT}
 
@@ -155,8 +155,7 @@ class Decider:
                 decision = must_run(ReasonCode.CACHE_ENTRY_CORRUPT)
             case _:
                 decision = MustRun(key, inputs, (*self._missing(action, key, past), *must_run().reasons))
-        elsewhere = action.committed is None and (action.scope in _SHARED or action.expected is not None)
-        return msgspec.structs.replace(decision, elsewhere=elsewhere)
+        return msgspec.structs.replace(decision, elsewhere=may_come(action))
 
     def _missing(self, action: Action, key: Key, past: Past | None) -> tuple[Reason, ...]:
         """Say that the result of the last build here is not in the store any more, where it was one."""
@@ -303,6 +302,18 @@ class Decider:
 def may_leave(action: Action) -> bool:
     """Tell whether the result of an action may be sent to others: git does that for those that it keeps."""
     return bool(action.pinned) or (action.committed is None and action.scope in _SHARED)
+
+
+def may_come(action: Action) -> bool:
+    """Tell whether a result that was made on another machine would do."""
+    return action.committed is None and (action.scope in _SHARED or action.expected is not None)
+
+
+def is_expected(action: Action, artifact: Artifact, store: Reader) -> bool:
+    """Tell whether an output may be that of an action, of which the workspace may keep a part. Raises `BlobLost`."""
+    if action.expected is None:
+        return True
+    return isinstance(artifact, Tree) and lookup(store, artifact, action.pinned) == action.expected
 
 
 def _source(past: Past, name: str) -> str:

@@ -25,7 +25,16 @@ from strata_engine.action_cache import Hit, artifact_of, result_of
 from strata_engine.arriving import Arriving
 from strata_engine.cas import BlobLost
 from strata_engine.claims import Claim, Unwanted, Who
-from strata_engine.decision import Decider, MustRun, entry_of, may_leave, size_of, warnings_of, warnings_to_bytes
+from strata_engine.decision import (
+    Decider,
+    MustRun,
+    entry_of,
+    is_expected,
+    may_leave,
+    size_of,
+    warnings_of,
+    warnings_to_bytes,
+)
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic, HostError, StrataError, host_error
 from strata_engine.events import ActionStarted, Listener, Outcome, Waiting, Warned
@@ -35,10 +44,12 @@ from strata_engine.groups import Groups
 from strata_engine.history import Past
 from strata_engine.key import Key
 from strata_engine.locks import KeyLocks
+from strata_engine.remote.explaining import folders_of
 from strata_engine.remote.found import FROM_REMOTE, Found
+from strata_engine.remote.spool import About
 from strata_engine.results import Finished, failed
 from strata_engine.staleness import Reason, ReasonCode
-from strata_engine.tree import Artifact, Node, Tree, lookup
+from strata_engine.tree import Artifact, Node
 
 if TYPE_CHECKING:
     # Who has no remote caches does not pay for them.
@@ -127,9 +138,7 @@ class Executions:
                 raise Unwanted
 
         def accept(artifact: Artifact) -> bool:
-            if action.expected is None:
-                return True
-            return isinstance(artifact, Tree) and lookup(self._decider.cas, artifact, action.pinned) == action.expected
+            return is_expected(action, artifact, self._decider.cas)
 
         begun = time.monotonic()
         answer = self._remotes.find(key.digest, key.action, action.fixed, accept, check)
@@ -384,12 +393,16 @@ class Executions:
         return artifact
 
     def offer(self, action: Action, key: Digest, size: int, *, made: bool) -> None:
-        """Have a result of this machine sent to remotes, where it is one that may leave it.
+        """Have a result of this machine sent to remotes, where it is one that may leave it, and noted there.
 
         One that was not `made` by this build is sent where a remote does not have it.
         """
-        if self._remotes is not None and may_leave(action):
-            self._remotes.offer(key, size, made=made)
+        if self._remotes is None or not self._remotes.sends:
+            return
+        # What git keeps goes without its result: who asks something else is told what.
+        about = About(action.mnemonic, action.label, folders_of(action), is_question=not may_leave(action))
+        if not about.is_question or action.committed is not None:
+            self._remotes.offer(key, size, made=made, about=about)
 
     # -- lost blobs --------------------------------------------------------------------------------------------------
 

@@ -313,7 +313,7 @@ class Scheduler:
                 # A fresh checkout's lock was made elsewhere: without these blobs its next change could not be told.
                 self._decider.keep(decision.key)
             self._decider.record(action, Past.of(decision.key.digest, decision.artifact, seconds, decision.size))
-            if not decision.fresh:
+            if not decision.fresh or past is None:
                 self._execution.offer(action, decision.key.digest, decision.size, made=False)
         for warning in decision.warnings:
             self._emit(Warned(warning, action.label))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from strata_engine.action import Placement, Ref
+from strata_engine.afar import Afar
 from strata_engine.build import Build, BuildResult, open_build
 from strata_engine.cas import BlobLost
 from strata_engine.critical import critical_path
@@ -246,6 +247,22 @@ class Session:
         )
         drawn = {node.label for node in nodes}
         return PictureGraph(nodes, tuple(edge for edge in graph.edges() if set(edge) <= drawn))
+
+    def labels(self) -> list[str]:
+        """List the labels that are known by now, whether or not anything selects them."""
+        plan = self.plan_by_now()
+        graph = plan.analysis.graph
+        self._build.look(graph, [link for layer in self.stack.layers for link in self._links(plan, layer)])
+        return graph.labels()
+
+    def look_afar(self, labels: Sequence[str]) -> tuple[Afar, list[str]]:
+        """Look what remote caches have for these labels, or for what is built by default; also give what was wanted.
+
+        It is to be closed. Raises StrataError.
+        """
+        plan = self.plan_by_now()
+        wanted = self.wanted(plan, labels)
+        return self._build.look_afar(plan.analysis.graph, wanted), wanted
 
     def job_summary(self, result: BuildResult) -> str:
         """Tell of a build in Markdown."""

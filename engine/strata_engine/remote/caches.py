@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from strata_engine.action_cache import ActionCache
 from strata_engine.cas import Cas
 from strata_engine.digest import Digest
@@ -20,7 +22,7 @@ from strata_engine.remote.found import Answer
 from strata_engine.remote.reads import Reads
 from strata_engine.remote.settings import RemoteSettings, Upload
 from strata_engine.remote.signing import KEY_VARIABLE, public_key, signing_key
-from strata_engine.remote.spool import Spool
+from strata_engine.remote.spool import About, Spool
 from strata_engine.remote.tally import Tally, Told
 from strata_engine.remote.uploads import Uploads
 from strata_engine.tree import Artifact
@@ -40,9 +42,14 @@ class RemoteCaches:
         cache: ActionCache,
         warn: Callable[[Diagnostic], None],
         private: Sequence[bytes] = (),
+        revision: str = "",
     ) -> None:
-        """Open them; `private` are paths of this machine, which nothing that is sent may name."""
+        """Open them; `private` are paths of this machine, which nothing that is sent may name.
+
+        `revision` is the commit that results are made of, where that is known.
+        """
         self.settings = settings
+        self.revision = revision
         self._tally = Tally()
         self._endpoints = [
             Endpoint(access, store, self._tally, warn, required=settings.required, timeout=settings.timeout)
@@ -103,10 +110,12 @@ class RemoteCaches:
         self._reads.disbelieve(key)
         self._tally.saved(key, 0.0)
 
-    def offer(self, key: Digest, size: int, *, made: bool) -> None:
+    def offer(self, key: Digest, size: int, *, made: bool, about: About | None = None) -> None:
         """Have a result of this machine sent: where it was not `made` just now, only if it is not there."""
+        if about is not None and self.revision:
+            about = msgspec.structs.replace(about, revision=self.revision)
         for uploads in self._uploads:
-            uploads.offer(key, size, made=made)
+            uploads.offer(key, size, made=made, about=about)
 
     @property
     def left(self) -> int:

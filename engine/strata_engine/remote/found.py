@@ -30,3 +30,27 @@ class Untrusted(NamedTuple):
 
 
 Answer: TypeAlias = Found | Untrusted | None
+
+
+class There(NamedTuple):
+    """A remote has a result that a build would take."""
+
+    origin: str
+    zone: str
+    """Empty where the result proves itself."""
+    signed_by: str = ""
+    """The accepted key that vouches for it, in one line; empty where none is asked for."""
+
+
+class NotTaken(NamedTuple):
+    """A remote has a result that a build would not take."""
+
+    origin: str
+    zone: str
+    why: str
+    lost: int = 0
+    """How many of its blobs are not there, where that is why."""
+
+
+Standing: TypeAlias = There | NotTaken | None
+"""How it is with a result in remotes; None where it is in none."""

@@ -24,7 +24,7 @@ from strata_engine.remote.abreast import abreast
 from strata_engine.remote.backend import Backend, Check, Fault, Trouble, batches
 from strata_engine.remote.directories import at_once, directories
 from strata_engine.remote.endpoint import Endpoint
-from strata_engine.remote.found import Answer, Found, Untrusted
+from strata_engine.remote.found import Answer, Found, NotTaken, Standing, There, Untrusted
 from strata_engine.remote.results import Incoming, Packed, Whole, gathered, incoming, unpacked
 from strata_engine.remote.signing import PublicKey, Signed, Unsigned, WrongSignature, verified
 from strata_engine.remote.tally import Tally
@@ -97,6 +97,20 @@ class Reads:
                 untrusted = untrusted or answer
         return untrusted
 
+    def look(self, wanted: Wanted, check: Check, *, wholly: bool = False) -> Standing:
+        """Tell whether a result is there, and whether a build would take it: the first that it would, else the first.
+
+        Its blobs are asked for where that is to be known `wholly`. Raises HostError as `find` does.
+        """
+        first: Standing = None
+        for endpoint in self._endpoints:
+            for zone in self._zones_of(endpoint, wanted.fixed):
+                standing = self._look_there(endpoint, zone, wanted, check, wholly=wholly)
+                if isinstance(standing, There):
+                    return standing
+                first = first or standing
+        return first
+
     def fetch(
         self, digests: Iterable[Digest], check: Check, progress: Callable[[int], None] = lambda _: None
     ) -> set[Digest]:
@@ -146,6 +160,41 @@ class Reads:
             return None
         seconds = max(0, came.result.completed_ns - came.result.started_ns) / 1e9
         return Found(artifact, came.result, endpoint.shown, seconds)
+
+    def _look_there(self, endpoint: Endpoint, zone: str, wanted: Wanted, check: Check, *, wholly: bool) -> Standing:
+        address = endpoint.address_of(wanted.action, zone)
+        data = endpoint.read(zone, lambda backend: backend.get_result(address, check), None)
+        if data is None:
+            return None
+        try:
+            came = _checked(incoming(data), wanted.fixed)
+            why = self._distrust(came.result, wanted, zone)
+            if why:
+                return NotTaken(endpoint.shown, zone, why)
+            lost = self._lost(endpoint, zone, came, check) if wholly else 0
+        except ValueError as error:
+            return NotTaken(endpoint.shown, zone, str(error))
+        if lost:
+            return NotTaken(endpoint.shown, zone, "blobs of it are gone", lost)
+        if not self._accepted or wanted.fixed is not None:
+            return There(endpoint.shown, zone if wanted.fixed is None else "")
+        verdict = verified(came.result, wanted.key, (zone,), self._accepted)
+        return There(endpoint.shown, zone, verdict.by.text if isinstance(verdict, Signed) else "")
+
+    def _lost(self, endpoint: Endpoint, zone: str, came: Incoming, check: Check) -> int:
+        """Count the blobs of a result that are not there; a folder whose files cannot be known is one."""
+        files: set[Digest] = set()
+        match came.output:
+            case File(digest=digest):
+                files.add(digest)
+            case folder:
+                whole = self._whole(endpoint, zone, folder, check)
+                if whole is None:
+                    return 1
+                files.update(whole.files)
+        files -= came.inlined.keys()
+        none: set[Digest] = set()
+        return len(endpoint.read(zone, lambda backend: backend.missing(sorted(files), check), none))
 
     def _distrust(self, result: ActionResult, wanted: Wanted, zone: str) -> str:
         """Say why a result is not believed; empty where it is, or proves itself."""

@@ -30,6 +30,19 @@ KEPT_BYTES = 8 << 30
 _SEAL = 16
 
 
+class About(msgspec.Struct, frozen=True, array_like=True):
+    """What is told of a result beside itself, to whoever looks for another one."""
+
+    mnemonic: str
+    label: str
+    folders: tuple[str, ...] = ()
+    """Those of its input root that explain it (`explaining.folders_of`)."""
+    revision: str = ""
+    """The commit that it was made of."""
+    is_question: bool = False
+    """Whether this alone goes: git keeps the result."""
+
+
 class Entry(NamedTuple):
     """A result that waits."""
 
@@ -39,12 +52,14 @@ class Entry(NamedTuple):
     """Bytes of its output, as far as is known."""
     made: bool = True
     """Whether it was made by the build that offered it, and not found in the store: a remote may have that already."""
+    about: About | None = None
 
 
 class _Kept(msgspec.Struct, frozen=True, array_like=True):
     zone: str
     size: int
     made: bool
+    about: About | None = None
 
 
 class Spool:
@@ -55,7 +70,7 @@ class Spool:
 
     def add(self, entry: Entry) -> None:
         """Note that a result waits. A store that cannot be written keeps nothing, and that is no error."""
-        body = msgspec.msgpack.encode(_Kept(entry.zone, entry.size, entry.made))
+        body = msgspec.msgpack.encode(_Kept(entry.zone, entry.size, entry.made, entry.about))
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path(entry.key), self._sealed(entry.key, body) + body)
@@ -100,7 +115,7 @@ class Spool:
             kept = msgspec.msgpack.decode(body, type=_Kept)
         except (OSError, ValueError, msgspec.MsgspecError):
             return None
-        return Entry(key, kept.zone, kept.size, kept.made)
+        return Entry(key, kept.zone, kept.size, kept.made, kept.about)
 
     def _path(self, key: Digest) -> Path:
         return self.folder / f"{key.hash}-{key.size}"

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Sequence
 
-from strata_engine.action_cache import ActionCache
+from strata_engine.action_cache import ActionCache, artifact_of
 from strata_engine.blobs import BlobLost
 from strata_engine.cas import Cas
 from strata_engine.codec import ActionResult, decode_action, decode_command
@@ -26,11 +27,15 @@ from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, StrataError
 from strata_engine.remote.backend import Backend
 from strata_engine.remote.endpoint import Endpoint
+from strata_engine.remote.explaining import blobs_of
 from strata_engine.remote.found import FROM_REMOTE
+from strata_engine.remote.notes import Noted, Notes
+from strata_engine.remote.recent import Recent
 from strata_engine.remote.sends import Private, Sent, send
 from strata_engine.remote.signing import SigningKey, sign
-from strata_engine.remote.spool import Entry, Spool
+from strata_engine.remote.spool import About, Entry, Spool
 from strata_engine.remote.tally import Tally
+from strata_engine.tree import Artifact, Tree
 
 
 class Stopped(Exception):  # noqa: N818 - no error: what is not sent waits
@@ -61,6 +66,7 @@ class Uploads:
         self._warn = warn
         self._secrets = secrets
         self._key = key
+        self._notes = Notes(endpoint)
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._there: set[Digest] = set()
@@ -76,12 +82,12 @@ class Uploads:
         self.error: StrataError | None = None
         """What a remote that must take results has said instead."""
 
-    def offer(self, key: Digest, size: int, *, made: bool) -> None:
+    def offer(self, key: Digest, size: int, *, made: bool, about: About | None = None) -> None:
         """Have the result of a key sent, where it was not `made` just now only if it is not there.
 
         It is in the action cache's hands by now.
         """
-        self._put(Entry(key, self._zone, size, made))
+        self._put(Entry(key, self._zone, size, made, about))
 
     def resume(self) -> None:
         """Have sent what earlier builds have left."""
@@ -137,8 +143,11 @@ class Uploads:
             sent = False
             try:
                 sent = self._send(entry)
+                if self._queue.empty():
+                    self._notes.write(self._check)
             except Stopped:
-                continue
+                if not sent:
+                    continue
             except StrataError as error:
                 if self._endpoint.required:
                     self.error = self.error or error
@@ -161,6 +170,9 @@ class Uploads:
             result = self._cache.get(entry.key)
         except (BlobLost, ValueError):
             # Collected meanwhile: nobody can send it any more.
+            return True
+        if entry.about is not None and entry.about.is_question:
+            self._note(entry, None)
             return True
         if result is None or result.worker == FROM_REMOTE:
             return True
@@ -194,7 +206,21 @@ class Uploads:
         if sent is None:
             return False
         self._tally.count(sent=1 if sent.blobs or entry.made else 0, written=sent.size)
+        if not is_fixed and (sent.blobs or entry.made):
+            self._note(entry, artifact_of(result))
         return True
+
+    def _note(self, entry: Entry, output: Artifact | None) -> None:
+        """Have it noted that a result was sent, or that something was asked whose answer stays here (`recent`)."""
+        about = entry.about
+        blobs = blobs_of(self._store, entry.key, about.folders, self._secrets) if about is not None else {}
+        if about is None or not blobs:
+            return
+        made = output.root if isinstance(output, Tree) else output and output.digest
+        recent = Recent(
+            entry.key, made, int(time.time()), about.revision, sysconfig.get_platform(), tuple(blobs.values())
+        )
+        self._notes.add(Noted(about.mnemonic, about.label, entry.zone), recent)
 
     def _check(self) -> None:
         if self._stop.is_set():

@@ -52,6 +52,55 @@ class WhyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was done again and came out as before."""
 
 
+class RemoteResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How it is with a result in remote caches."""
+
+    label: str
+    key: str | None
+    """Null where something else would have to be executed first."""
+    standing: str
+    """`there`, `missing`, `not-taken`, or `unknown` where there is no key."""
+    cache: str | None
+    """Which cache has it."""
+    zone: str | None
+    """In which zone; null where it proves itself."""
+    signed_by: str | None
+    why: str | None
+    """Why a build would not take it, where it is there."""
+
+
+class NearestResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one that is not there was compared with."""
+
+    label: str
+    key: str
+    sent: str
+    """When, in UTC, ISO 8601, by the sender's clock."""
+    revision: str | None
+    """The commit that it was made of."""
+    platform: str | None
+    """The sender's."""
+    cache: str
+    zone: str
+
+
+class RemoteSide(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was asked of remote caches, and what they had."""
+
+    caches: tuple[str, ...]
+    zones: tuple[str, ...]
+    """Those that a build would read, in order."""
+    results: tuple[RemoteResult, ...]
+    """Of what was asked about, but for what is never shared."""
+    nearest: tuple[NearestResult, ...]
+
+
+class WhyRemoteDocument(WhyDocument, frozen=True, forbid_unknown_fields=True):
+    """`strata graph why --against remote`."""
+
+    remote: RemoteSide
+
+
 class WhyNotDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`strata graph why-not`."""
 
@@ -255,6 +304,7 @@ class TracesDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "strata.why": WhyDocument,
+    "strata.why-remote": WhyRemoteDocument,
     "strata.why-not": WhyNotDocument,
     "strata.output": OutputDocument,
     "strata.runs": RunsDocument,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from strata_engine.console.transcript import reason_line
 from strata_engine.events import Outcome
 from strata_engine.run_record import ActionReport, RunRecord
-from strata_engine.staleness import Reason
+from strata_engine.staleness import Reason, ReasonCode
 from strata_engine.why import Cause, Group, Story
 from strata_engine.words import duration, fit, outcome_word, printable
 from strata_rules.cli.graph.asked import short_run
@@ -50,6 +50,8 @@ class Kind(StrEnum):
     """Why it would run now."""
     DIFFERS = "differs"
     """Why another build's result could not be used."""
+    AFAR = "afar"
+    """Why a remote cache's could not, or would not."""
 
 
 class Answer(NamedTuple):
@@ -68,6 +70,14 @@ class Answer(NamedTuple):
     """What it is compared with, in words."""
     later: int = 0
     """How many builds there were since, which did nothing of it."""
+    there: Mapping[str, str] = {}
+    """How results are there that a remote cache has, in words, by label."""
+    total: int = 0
+    """How many results a remote cache was, or would be, asked for."""
+    unknown: int = 0
+    """For how many of them it cannot be asked before something is executed."""
+    nearest: Mapping[str, str] = {}
+    """What those were compared with that it has not, in words, by label."""
 
 
 class View(NamedTuple):
@@ -134,6 +144,8 @@ def told(answer: Answer, view: View) -> list[str]:
         return page(lines, full=view.full)
     if not story.reports:
         return page(lines, full=view.full)
+    if answer.kind is Kind.AFAR and _is_new_there(story):
+        return page([*lines, "", "nothing of it was ever sent there"], full=view.full)
     groups = story.groups(*here)
     ends = story.tops(here) if here else []
     if answer.labels:
@@ -151,7 +163,7 @@ def told(answer: Answer, view: View) -> list[str]:
         lines += [
             "",
             "all      " + counted(len(story.chain(*here)), "action") + " on the way, the nearest first",
-            *_chain(story, here),
+            *_chain(answer, here),
         ]
     return page(lines, full=view.full)
 
@@ -172,13 +184,25 @@ def _heads(answer: Answer, here: Sequence[str], view: View) -> list[str]:
         lines = _nothing(answer)
     elif len(heads) > len(lines):
         lines.append(f"and {len(heads) - len(lines)} more")
+    if answer.kind is Kind.AFAR:
+        return [*lines, f"asked    {answer.against}"]
     return [f"{lines[0]}  ({_when(answer, view)})", *lines[1:]]
+
+
+def _is_new_there(story: Story) -> bool:
+    """Tell whether there is nothing in a remote cache to compare anything with."""
+    new = {ReasonCode.FIRST_BUILD, ReasonCode.UPSTREAM_CHANGED}
+    return all(reason.reason in new for report in story.reports.values() for reason in report.reasons)
 
 
 def _nothing(answer: Answer) -> list[str]:
     """Say that nothing of what was asked about did anything."""
     if answer.kind is Kind.DIFFERS:
         return [f"{answer.word}  has the same key", "what that build made can be used here"]
+    if answer.kind is Kind.AFAR:
+        return [
+            f"{label}  {answer.there.get(label, 'is asked as others have asked')}" for label in answer.labels[:SHOWN]
+        ]
     return [f"{answer.word}  {'is' if answer.kind is Kind.WOULD else 'was'} up to date"]
 
 
@@ -186,6 +210,9 @@ def _became(answer: Answer, report: ActionReport) -> str:
     match answer.kind, report.outcome:
         case Kind.DIFFERS, _:
             return "has another key" if report.previous else "is new"
+        case Kind.AFAR, _:
+            # What nobody asked about explains something else.
+            return answer.there.get(report.label, "is not there" if report.label in answer.labels else "is another one")
         case Kind.WOULD, Outcome.EXECUTED:
             # What has no key yet waits for an output that may come out as before.
             return "would run" if report.key else "may run, as far as can be known"
@@ -213,6 +240,10 @@ def _when(answer: Answer, view: View) -> str:
 def _summary(answer: Answer, view: View) -> list[str]:
     """Say what a whole build did."""
     story, record = answer.story, answer.story.record
+    if answer.kind is Kind.AFAR:
+        said = f"{len(answer.there)} of {counted(answer.total, 'result')} would be taken"
+        said += f", {answer.unknown} wait for what would be executed" if answer.unknown else ""
+        return [said, f"asked    {answer.against}"]
     if answer.kind is Kind.DIFFERS:
         return [f"{counted(len(story.reports), 'action')} with another key  ({_when(answer, view)})"]
     counts = dict.fromkeys(Outcome, 0)
@@ -267,6 +298,10 @@ def _cause(answer: Answer, ends: Sequence[str], group: Group, view: View) -> lis
     elif view.full:
         lines += [f"           {reason_line(reason)}" for reason in group.reasons]
     lines.append(f"         {_cost(answer, group, ends, view)}")
+    compared = dict.fromkeys(
+        answer.nearest[cause.report.label] for cause in group.first if cause.report.label in answer.nearest
+    )
+    lines += [f"nearest  {line}" for line in compared]
     way = _way(answer.story, ends, group) if ends else []
     return lines + (_hops(answer, way, view) if len(way) > 1 else [])
 
@@ -301,6 +336,7 @@ def _cost(answer: Answer, group: Group, ends: Sequence[str], view: View) -> str:
         Kind.RAN: f"{number}, {duration(group.seconds)}" if group.actions else "nothing ran for it: the store had it",
         Kind.WOULD: number if group.actions else "nothing would run for it: the store has it",
         Kind.DIFFERS: number,
+        Kind.AFAR: number,
     }[answer.kind]
     if ends or len(group.first) > SHOWN:
         return text
@@ -334,14 +370,13 @@ def _digests(report: ActionReport) -> str:
     return f"{new} as before" if report.former == report.output else f"{old} → {new}"
 
 
-def _chain(story: Story, here: Sequence[str]) -> list[str]:
+def _chain(answer: Answer, here: Sequence[str]) -> list[str]:
     """List every action on the way from labels to their causes."""
     lines = []
-    for cause in story.chain(*here):
+    for cause in answer.story.chain(*here):
         report = cause.report
-        lines.append(
-            f"  {'  ' * min(cause.depth, 20)}{report.label}  {outcome_word(report.outcome)}  {_digests(report)}"
-        )
+        became = _became(answer, report) if answer.kind is Kind.AFAR else outcome_word(report.outcome)
+        lines.append(f"  {'  ' * min(cause.depth, 20)}{report.label}  {became}  {_digests(report)}")
         lines += [f"  {'  ' * min(cause.depth, 20)}    {reason_line(reason)}" for reason in report.reasons]
     return lines
 

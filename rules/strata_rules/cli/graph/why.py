@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "dot", "mermaid", "github", "json")
 
+REMOTE = "remote"
+"""What `--against` says for the remote caches that a build would ask."""
+
+_ASKING = (
+    *("include", "allow_missing", "platform", "build_dir", "index", "local_wheels"),
+    *("remote_cache", "remote_zone", "remote_timeout"),
+)
+
 
 class Asked(NamedTuple):
     """The question."""
@@ -49,11 +57,15 @@ class Asked(NamedTuple):
 @click.argument("arguments", nargs=-1, metavar="[SPEC] [LABEL]", shell_complete=complete_labels)
 @click.option("--run", metavar="RUN", help="Explain this build: see `strata graph runs`; `last~1` is the last but one.")
 @click.option("--dry", is_flag=True, help="Explain what a build would do now, and do nothing.")
-@click.option("--against", metavar="RUN|FILE", help="Explain why that build's results could not be used.")
+@click.option(
+    "--against",
+    metavar="RUN|FILE|remote",
+    help="Explain why that build's results could not be used, or what a remote cache has instead.",
+)
 @click.option("--output", metavar="PATH", help="Say which action made this file or folder.")
 @click.option("--full", is_flag=True, help="Cut nothing and leave nothing out.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True, help="How to tell.")
-@given_options("include", "allow_missing", "platform", "build_dir", "index", "local_wheels", "as_json")
+@given_options(*_ASKING, "as_json")
 def command(
     arguments: tuple[str, ...],
     given: Given,
@@ -68,11 +80,13 @@ def command(
     """Say why LABEL ran when it last ran; without LABEL, the root causes of all that ran.
 
     LABEL is a layer, an action such as `app-x/link`, a wheel, or a pattern such as `*/lock`. Nothing is executed: this
-    reads the records that every build leaves. Options that a build was given matter to --dry only.
+    reads the records that every build leaves. Options that a build was given matter to --dry and --against remote only.
     """
     # Ten thousand actions are many objects, and none of them is garbage before this process ends.
     gc.disable()
     path, kept, words = opened(arguments)
+    if path.is_dir() and (dry or against == REMOTE):
+        raise click.UsageError("a build that is to be looked at is one of one stack: name it, as `//DIR:LABEL`")
     _check(words, dry=dry, run=run, against=against, output=output)
     format_ = "json" if given.as_json else format_
     if output is not None:
@@ -88,6 +102,14 @@ def command(
         records = kept.records.with_one(record)
         story = why.Story(records, len(records) - 1, kept.deciders)
         _tell(asked, Answer(story, _meant(asked.word, story), asked.word or "", Kind.WOULD), format_, full=full)
+    elif against == REMOTE:
+        from strata_rules.cli.graph.afar import afar  # noqa: PLC0415 - as above
+
+        with afar(path, kept, asked.word, given) as seen:
+            if format_ == "json":
+                seen.emit()
+            else:
+                _tell(asked, seen.answer, format_, full=full, reader=seen.reader)
     elif against is not None:
         _compare(asked, against, format_, full=full)
     else:
@@ -106,6 +128,8 @@ def _check(words: Sequence[str], *, dry: bool, run: str | None, against: str | N
     """Refuse questions that make no sense together."""
     if dry and (run or against):
         raise click.UsageError("`--dry` is about a build that has not been: leave out `--run` and `--against`")
+    if run is not None and against == REMOTE:
+        raise click.UsageError("`--against remote` is about a build now: leave out `--run`")
     if output is not None and (words or dry or run or against):
         raise click.UsageError("`--output` is a question of its own: leave out LABEL and the other options")
 
