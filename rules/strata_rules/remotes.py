@@ -71,7 +71,7 @@ def remote_settings(
     caches = tuple(_access(text, let_in, None if named else places("cache")) for text in texts)
     if not caches:
         return RemoteSettings()
-    if any(isinstance(access.address, HttpAddress) for access in caches):
+    if any(isinstance(access.address, HttpAddress | GrpcAddress) for access in caches):
         # What is wrong with these files is said before anything is asked.
         read(let_in.tls)
     asked = wishes.zone or environ.get(ZONE, "")

@@ -16,7 +16,15 @@ from caches import Hostile
 
 from strata_engine.action import Action, Execution, Expansion, Ref, Scope, Source
 from strata_engine.action_cache import artifact_of, result_of
-from strata_engine.codec import Directory, DirectoryNode, FileNode, encode_action_result, encode_directory, encode_tree
+from strata_engine.codec import (
+    Directory,
+    DirectoryNode,
+    FileNode,
+    decode_action_result,
+    encode_action_result,
+    encode_directory,
+    encode_tree,
+)
 from strata_engine.decision import warnings_to_bytes
 from strata_engine.digest import Digest
 from strata_engine.errors import ActionError, Diagnostic
@@ -58,8 +66,9 @@ def asked(server: Hostile, method: str, kind: str) -> list[str]:
 
 
 def results(server: Hostile) -> set[str]:
-    """Give where results lie."""
-    return {path for path in server.blobs if "/ac/" in path}
+    """Give where results lie, without what is noted of them by label, which has no output."""
+    kept = {path: decode_action_result(data) for path, data in server.blobs.items() if "/ac/" in path}
+    return {path for path, result in kept.items() if result.output_files or result.output_directories}
 
 
 def as_new(site: Site) -> None:

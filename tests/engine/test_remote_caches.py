@@ -11,11 +11,12 @@ import pytest
 from builds import Site, counts, make, remote
 from caches import Hostile, Nginx, nginx
 
+from strata_engine.codec import decode_action_result
 from strata_engine.collect import collect, stats
 from strata_engine.digest import Digest
 from strata_engine.errors import Diagnostic, StrataError
 from strata_engine.remote.caches import RemoteCaches
-from strata_engine.remote.reads import Found
+from strata_engine.remote.found import Found
 from strata_engine.remote.settings import Upload
 from strata_engine.remote.spool import FOLDER
 from strata_engine.store import LocalStore, open_store
@@ -159,4 +160,5 @@ def test_what_waits_survives_the_loss_of_what_it_needs(tmp_path: Path, server: H
     result = site.build([make("c")])
     assert result.exit_code == 0
     assert not list((site.store / FOLDER).rglob("*-*"))
-    assert len([path for path in server.blobs if "/ac/" in path]) == 1
+    kept = [decode_action_result(data) for path, data in server.blobs.items() if "/ac/" in path]
+    assert len([result for result in kept if result.output_files]) == 1

@@ -28,10 +28,11 @@ from strata_engine.codec import (
 from strata_engine.digest import EMPTY, Digest
 from strata_engine.index import Index
 from strata_engine.remote import reads as module
-from strata_engine.remote.backend import BATCH
+from strata_engine.remote.backend import BATCH, MOST_IN_BATCH, batches
 from strata_engine.remote.endpoint import Endpoint
+from strata_engine.remote.found import Answer, Found, Untrusted
 from strata_engine.remote.http import HttpCache
-from strata_engine.remote.reads import ALONE, MOST_IN_BATCH, Answer, Found, Reads, Untrusted, batches
+from strata_engine.remote.reads import ALONE, Reads
 from strata_engine.remote.sends import send
 from strata_engine.remote.settings import Access
 from strata_engine.remote.tally import Tally

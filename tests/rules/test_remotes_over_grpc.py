@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from caches import make_certificate
 
 from strata_engine.errors import Place, SpecError
 from strata_engine.remote.address import GrpcAddress
@@ -14,12 +17,15 @@ from strata_rules.spec.declared import RemoteSource
 CACHE = "STRATA_REMOTE_CACHE"
 
 
-def test_what_lets_us_in_is_given_to_a_grpc_cache_too() -> None:
+def test_what_lets_us_in_is_given_to_a_grpc_cache_too(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    make_certificate(certificate, key)
     environ = {
         CACHE: "grpcs://me:s3cret@host/{zone}",
         "STRATA_REMOTE_HEADER": "x-token: t",
         "STRATA_CREDENTIAL_HELPER": "helper",
-        "STRATA_CLIENT_CERTIFICATE": "c.pem",
+        "STRATA_CLIENT_CERTIFICATE": str(certificate),
+        "STRATA_CLIENT_KEY": str(key),
     }
     [access] = remote_settings(RemoteWishes(), RemoteSource(), environ).caches
     assert access == Access(
@@ -27,10 +33,12 @@ def test_what_lets_us_in_is_given_to_a_grpc_cache_too() -> None:
         login=("me", "s3cret"),
         headers=(("x-token", "t"),),
         helper="helper",
-        tls=Tls("c.pem"),
+        tls=Tls(str(certificate), str(key)),
     )
     assert access.address == GrpcAddress("grpcs://host/{zone}", ("me", "s3cret"))
     assert "s3cret" not in repr(access)
+    with pytest.raises(SpecError, match="missing.pem"):
+        remote_settings(RemoteWishes(), RemoteSource(), environ | {"STRATA_CLIENT_KEY": str(tmp_path / "missing.pem")})
 
 
 def test_a_login_of_the_command_line_lets_a_build_write() -> None:
