@@ -157,7 +157,14 @@ def ceph(folder: Path, quota: int = _QUOTA) -> Iterator[ObjectServer]:
         processes = [serve("ceph-mon", "-i", "a", port=mon)]
         assert run("ceph", "osd", "new", one).strip() == "0"
         run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", one)
-        processes.append(serve("ceph-osd", "-i", "0"))
+        # Now and then one is told of a wrong fsid, and ends; the next one is not.
+        for _ in range(5):
+            osd = serve("ceph-osd", "-i", "0")
+            while osd.poll() is None and '"num_up_osds":1' not in run("ceph", "osd", "stat", "--format=json"):
+                time.sleep(0.1)
+            if osd.poll() is None:
+                break
+        processes.append(osd)
         # Without tcp_nodelay every request of a connection takes 45 ms.
         frontend = f"--rgw_frontends=beast endpoint=127.0.0.1:{port} tcp_nodelay=1"
         processes.append(serve("radosgw", "-n", "client.rgw", frontend, port=port))

@@ -308,6 +308,27 @@ def test_a_large_blob_is_never_held_in_memory(servers: Callable[[object], Object
     assert down < 60
 
 
+LAST = """
+import sys
+sys.path[:0] = {path!r}
+from test_remote_objects import cache_of, calm, many
+cache = cache_of({url!r}, {environ!r})
+assert len(cache.missing(many(100, "x"), calm)) == 100
+cache.write_many(many(20, "x"), calm)
+cache.close()
+"""
+
+
+def test_a_process_whose_last_deed_was_a_call_ends_well(servers: Callable[[object], ObjectServer]) -> None:
+    """With the asynchronous half of obstore a third of these were killed by an abort."""
+    server = servers(moto)
+    path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    for index in range(8):
+        script = LAST.format(path=path, url=server.url, environ=server.environ).replace('"x"', f'"{index}"')
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_empty_blob_is_everywhere(cache: ObjectCache, hostile: HostileStore) -> None:
     taken = Taken()
     assert cache.read(EMPTY, taken, calm)
