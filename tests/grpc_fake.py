@@ -11,7 +11,7 @@ import grpc
 import zstandard
 from google.protobuf import any_pb2, duration_pb2
 
-from strata_engine.digest import Digest
+from strata_engine.digest import EMPTY, Digest
 from strata_engine.remote import messages
 from strata_engine.remote.messages import encoded, new, parsed
 
@@ -33,6 +33,8 @@ class Fake:
 
     def __init__(self, compression: grpc.Compression = grpc.Compression.NoCompression) -> None:
         self.blobs: dict[Digest, bytes] = {}
+        self.implied = {EMPTY}
+        """What it has without being given it."""
         self.results: dict[str, bytes] = {}
         self.uploads: dict[str, bytearray] = {}
         self.offers: dict[str, Any] = {
@@ -160,7 +162,7 @@ class _Answers:
 
     def _missing(self, request: Any, context: Any) -> bytes:
         asked = [messages.to_digest(digest) for digest in request.blob_digests]
-        missing = [digest for digest in asked if digest not in self.fake.blobs]
+        missing = [digest for digest in asked if digest not in {*self.fake.blobs, *self.fake.implied}]
         if self.how == "foreign":
             missing = [Digest.of(b"foreign")]
         listed = [messages.of_digest(digest) for digest in missing if digest]

@@ -178,6 +178,17 @@ def test_what_a_server_says_of_itself_is_told(fake: Fake, cache: ReapiCache, pac
     assert cache.capabilities(calm).facts == (("API", "2.0 to 2.12"), ("digests", "SHA-256"), compression)
 
 
+def test_a_server_that_has_lost_the_empty_blob_is_given_it_again(fake: Fake, cache: ReapiCache) -> None:
+    """It is asked for with others alone, and no caller is told of it."""
+    assert cache.missing([BLOB, KEY], calm) == {KEY}
+    assert fake.methods() == ["FindMissingBlobs"]
+    fake.implied.clear()
+    assert cache.missing([BLOB, KEY], calm) == {KEY}
+    assert fake.blobs[EMPTY] == b""
+    assert cache.missing([BLOB, KEY], calm) == {KEY}
+    assert fake.methods()[1:] == ["FindMissingBlobs", "BatchUpdateBlobs", "FindMissingBlobs"]
+
+
 OFFERS = {
     "old": ({}, ((2, 0), (2, 0)), "it speaks version 2.0 to 2.0 of the API, and 2.1 is needed"),
     "new": ({}, ((3, 0), (3, 1)), "it speaks version 3.0 to 3.1 of the API, and 2.1 is needed"),

@@ -40,6 +40,7 @@ _DIGESTS = 5000
 _AROUND = 160
 """Bytes that a blob in a message has around it."""
 _PAGES = 1000
+_UPDATE = "ContentAddressableStorage.BatchUpdateBlobs"
 
 
 class ReapiCache:
@@ -103,8 +104,10 @@ class ReapiCache:
             found.update(digest for digest in map(messages.to_digest, listed) if digest is not None)
             return []
 
-        groups = [wanted[at : at + _DIGESTS] for at in range(0, len(wanted), _DIGESTS)]
+        groups = [[EMPTY, *wanted[at : at + _DIGESTS]] for at in range(0, len(wanted), _DIGESTS)]
         self._calls.ask_groups("ContentAddressableStorage.FindMissingBlobs", groups, asked, taken, check)
+        if EMPTY in found:
+            self._restore_empty(check)
         return found.intersection(wanted)
 
     def read(self, digest: Digest, sink: Sink, check: Check) -> bool:
@@ -179,7 +182,7 @@ class ReapiCache:
             statuses = ((digest, response.status) for digest, response in answered.items())
             return [(digest, self._calls.status(status)) for digest, status in statuses if status.code]
 
-        self._calls.ask_groups("ContentAddressableStorage.BatchUpdateBlobs", small, asked, taken, check)
+        self._calls.ask_groups(_UPDATE, small, asked, taken, check)
         for digest in large:
             self.write(digest, lambda digest=digest: io.BytesIO(blobs[digest]), check)  # type: ignore[misc]
 
@@ -207,6 +210,15 @@ class ReapiCache:
         with contextlib.suppress(Status):
             self._calls.persist(attempt, check)
         return found
+
+    def _restore_empty(self, check: Check) -> None:
+        """Send the empty blob: casd can lose it as any other, and then denies all results with an empty file."""
+
+        def asked(group: Group) -> Message:
+            requests = [_request(digest, b"", packed=False) for digest in group]
+            return self._calls.new("BatchUpdateBlobsRequest", requests=requests)
+
+        self._calls.ask_groups(_UPDATE, [[EMPTY]], asked, lambda _, __: [], check)
 
     def _streamed(self, method: str, request: Message, check: Check) -> Iterator[bytes]:
         with self._calls.channel.stream(messages.path(method), messages.encoded(request), check) as answers:
