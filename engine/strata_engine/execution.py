@@ -477,7 +477,7 @@ class Executions:
                 raise Cancelled
 
         came = Arriving(ref.label, sum(digest.size for digest in lost), self._emit)
-        self._remotes.fetch(lost, check, came.add)
+        self._remotes.fetch(lost, self.artifact(ref.label), check, came.add)
         came.end()
         finished, action = self._done[ref.label], self._graph.item(ref.label)
         lost = self._lost(ref)

@@ -37,7 +37,7 @@ def test_what_lets_us_in_is_given_to_a_grpc_cache_too(tmp_path: Path) -> None:
     )
     assert access.address == GrpcAddress("grpcs://host/{zone}", ("me", "s3cret"))
     assert "s3cret" not in repr(access)
-    with pytest.raises(SpecError, match="missing.pem"):
+    with pytest.raises(SpecError, match=r"missing\.pem"):
         remote_settings(RemoteWishes(), RemoteSource(), environ | {"STRATA_CLIENT_KEY": str(tmp_path / "missing.pem")})
 
 

@@ -128,6 +128,10 @@ class Backend(Protocol):
         """Where it is, as a person may see it."""
 
     @property
+    def has_batches(self) -> bool:
+        """Whether many small blobs go in one request: else those of a folder travel better in packs."""
+
+    @property
     def wants_directories(self) -> bool:
         """Whether each folder of a result must be a blob of its own, too: such servers look before they give one."""
 

@@ -97,11 +97,13 @@ class RemoteCaches:
         """Note that the result that was found for an action was taken, and how many seconds that has saved."""
         self._tally.saved(key, seconds)
 
-    def fetch(self, digests: Sequence[Digest], check: Check, progress: Callable[[int], None]) -> set[Digest]:
-        """Bring blobs into the store; give those that no remote has. See `Reads.fetch`. Raises HostError."""
+    def fetch(
+        self, digests: Sequence[Digest], output: Artifact, check: Check, progress: Callable[[int], None]
+    ) -> set[Digest]:
+        """Bring blobs of an output into the store; give those that no remote has: see `Reads.fetch`."""
         begun = time.monotonic()
         try:
-            return self._reads.fetch(digests, check, progress)
+            return self._reads.fetch(digests, check, progress, output=output)
         finally:
             self._tally.waited(time.monotonic() - begun)
 

@@ -56,6 +56,8 @@ class Endpoint:
         self._has_warned = False
         self.spoiled: set[Digest] = set()
         """Blobs in whose place it has others: what is written again, unasked, heals it."""
+        self.shows_packed: bool | None = None
+        """Whether it shows results of which small files are in packs alone; None where that is not known."""
         self.latency = USUAL_SECONDS
         """Seconds that an answer to a question of a few bytes takes, as far as is known."""
 

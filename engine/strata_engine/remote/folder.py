@@ -61,6 +61,11 @@ class FolderCache:
         return self._shown
 
     @property
+    def has_batches(self) -> bool:
+        """Each blob is asked for by itself."""
+        return False
+
+    @property
     def wants_directories(self) -> bool:
         """Nothing looks into what is put there."""
         return False

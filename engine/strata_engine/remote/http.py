@@ -70,6 +70,11 @@ class HttpCache:
         return self._wire.shown
 
     @property
+    def has_batches(self) -> bool:
+        """Each blob is asked for by itself."""
+        return False
+
+    @property
     def wants_directories(self) -> bool:
         """Nothing looks into what is put there."""
         return False

@@ -126,6 +126,11 @@ class ObjectCache:
         return self._shown
 
     @property
+    def has_batches(self) -> bool:
+        """Each blob is asked for by itself."""
+        return False
+
+    @property
     def wants_directories(self) -> bool:
         """Nothing looks into what is put there."""
         return False

@@ -16,6 +16,16 @@ from strata_engine.remote.packs import Pack, address_of, apart, decode_index, en
 Item = TypeVar("Item")
 
 
+class SentPacks(NamedTuple):
+    """What can be had from packs."""
+
+    members: frozenset[Digest] = frozenset()
+    blobs: int = 0
+    """Packs that went."""
+    size: int = 0
+    """Their bytes."""
+
+
 class Unpacked(NamedTuple):
     """What came in packs."""
 
@@ -33,7 +43,7 @@ def send_packed(
     check: Check,
     *,
     wrong: Collection[Digest] = (),
-) -> frozenset[Digest]:
+) -> SentPacks:
     """Send the small files of a `Tree` message in packs, and tell which can now be had from them.
 
     `files` are those of the tree in its order (`Outgoing.stored`), `read` gives a blob (`Store.get`) and may raise.
@@ -42,19 +52,21 @@ def send_packed(
     plan = planned(files)
     members = frozenset(member for pack in plan for member in pack.members)
     if not plan:
-        return members
+        return SentPacks()
     before = _indexed(remote, tree, plan, check)
     if before and before.keys().isdisjoint(wrong) and not remote.missing(before, check):
-        return members
+        return SentPacks(members)
     named: list[Digest] = []
+    went: list[Digest] = []
     for some in _in_batches([(pack, pack.size) for pack in plan]):
         blobs = {Digest.of(data): data for data in (joined(pack, read) for pack in some)}
         named += blobs
         missing = remote.missing(blobs.keys() - set(wrong), check) | (blobs.keys() & set(wrong))
         remote.write_many({digest: blobs[digest] for digest in missing}, check)
+        went += missing
     if named != list(before):
         remote.put_result(address_of(tree), encode_index(named), check)
-    return members
+    return SentPacks(members, len(went), sum(digest.size for digest in went))
 
 
 def fetch_packed(

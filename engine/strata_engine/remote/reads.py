@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from strata_engine.cas import Cas
+from strata_engine.cas import BlobLost, Cas
 from strata_engine.codec import ActionResult
 from strata_engine.digest import Digest
 from strata_engine.remote.abreast import abreast
@@ -25,7 +25,9 @@ from strata_engine.remote.backend import Backend, Check, Fault, Trouble, batches
 from strata_engine.remote.directories import at_once, directories
 from strata_engine.remote.endpoint import Endpoint
 from strata_engine.remote.found import Answer, Found, NotTaken, Standing, There, Untrusted
-from strata_engine.remote.results import Incoming, Packed, Whole, gathered, incoming, unpacked
+from strata_engine.remote.packing import Unpacked, fetch_packed
+from strata_engine.remote.packs import FEWEST, LARGEST_MEMBER
+from strata_engine.remote.results import Folder, Incoming, Packed, Whole, folder_of, gathered, incoming, unpacked
 from strata_engine.remote.signing import PublicKey, Signed, Unsigned, WrongSignature, verified
 from strata_engine.remote.tally import Tally
 from strata_engine.tree import Artifact, BlobWriter, File, Tree
@@ -112,18 +114,30 @@ class Reads:
         return first
 
     def fetch(
-        self, digests: Iterable[Digest], check: Check, progress: Callable[[int], None] = lambda _: None
+        self,
+        digests: Iterable[Digest],
+        check: Check,
+        progress: Callable[[int], None] = lambda _: None,
+        *,
+        output: Artifact | None = None,
     ) -> set[Digest]:
         """Bring blobs into the store; give those that no remote has. Raises HostError as `find` does.
 
-        `progress` is told of bytes as they come, from whichever thread.
+        `progress` is told of bytes as they come, from whichever thread. `output` is what they are of: small files of a
+        folder may be in packs.
         """
         wanted = set(digests)
+        folder = self._folder(output) if any(digest.size <= LARGEST_MEMBER for digest in wanted) else None
         for endpoint in self._endpoints:
             for zone in endpoint.places(self._zones):
                 if not wanted:
                     return wanted
-                wanted -= self._fetch_there(endpoint, zone, wanted, check, progress)
+                # Few are asked for by themselves first: a pack has many others, too.
+                for packed in (False, True) if len(wanted) < FEWEST else (True, False):
+                    if packed and folder is not None:
+                        wanted -= self._unpacked(endpoint, zone, folder, wanted, check, progress)
+                    elif not packed:
+                        wanted -= self._fetch_there(endpoint, zone, wanted, check, progress)
         return wanted
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -247,6 +261,40 @@ class Reads:
         return self._cas.get(tree) if self._large(endpoint, zone, tree, check) else None
 
     # -- blobs -------------------------------------------------------------------------------------------------------
+
+    def _folder(self, output: Artifact | None) -> Folder | None:
+        """Tell which folder blobs are of, where they may be in packs of it."""
+        if not isinstance(output, Tree):
+            return None
+        try:
+            return folder_of(output, self._cas)
+        except (BlobLost, ValueError):
+            return None
+
+    def _unpacked(
+        self,
+        endpoint: Endpoint,
+        zone: str,
+        folder: Folder,
+        wanted: Collection[Digest],
+        check: Check,
+        progress: Callable[[int], None],
+    ) -> frozenset[Digest]:
+        """Bring what one remote has in packs; give what came."""
+
+        def keep(digest: Digest, data: bytes) -> None:
+            self._cas.put_named(digest, data)
+            progress(digest.size)
+
+        def asked(backend: Backend) -> Unpacked:
+            if backend.has_batches:
+                return Unpacked()
+            return fetch_packed(backend, folder.message, folder.files, wanted, keep, check)
+
+        found = endpoint.read(zone, asked, Unpacked())
+        endpoint.spoiled.update(found.wrong)
+        self._tally.count(read=sum(digest.size for digest in found.came))
+        return found.came
 
     def _fetch_there(
         self, endpoint: Endpoint, zone: str, wanted: set[Digest], check: Check, progress: Callable[[int], None]

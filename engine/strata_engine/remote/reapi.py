@@ -55,6 +55,11 @@ class ReapiCache:
         return self._calls.channel.shown
 
     @property
+    def has_batches(self) -> bool:
+        """Many blobs go in one call."""
+        return True
+
+    @property
     def wants_directories(self) -> bool:
         """casd otherwise says that it has no such result."""
         return True

@@ -59,6 +59,19 @@ class Outgoing(NamedTuple):
     """Blobs that are in the store."""
     made: Mapping[Digest, bytes]
     """Blobs that are not: they exist for remotes alone."""
+    folder: Folder | None = None
+    """The folder that it is a result of, where it is one."""
+
+
+class Folder(NamedTuple):
+    """A folder by what follows from its root alone, here and elsewhere."""
+
+    message: Digest
+    """Of its `Tree` message."""
+    files: tuple[Digest, ...]
+    """Of all its files, in the order of the message, each once."""
+    top: frozenset[Digest]
+    """Of those at its top."""
 
 
 class Packed(NamedTuple):
@@ -111,6 +124,7 @@ def outgoing(
     """
     stored: dict[Digest, None] = {}
     made: dict[Digest, bytes] = {}
+    known: Folder | None = None
     files = []
     for file in result.output_files:
         stored[file.digest] = None
@@ -125,11 +139,10 @@ def outgoing(
         stored |= dict.fromkeys(_files(loaded.values()))
         if directories:
             stored |= dict.fromkeys(loaded)
-        root, *children = loaded.values()
-        message = encode_tree(root, children)
-        made[Digest.of(message)] = message
+        known, message = _folder(loaded)
+        made[known.message] = message
         named = folder.root_directory_digest if directories else None
-        folders.append(OutputDirectory(folder.path, named, Digest.of(message), is_topologically_sorted=True))
+        folders.append(OutputDirectory(folder.path, named, known.message, is_topologically_sorted=True))
     sent = result._replace(output_files=tuple(files), output_directories=tuple(folders))
     if len(result.stdout_raw) > LOGGED:
         sent = sent._replace(stdout_raw=b"", stdout_digest=Digest.of(result.stdout_raw))
@@ -138,7 +151,20 @@ def outgoing(
         sent = sent._replace(stderr_raw=b"", stderr_digest=Digest.of(result.stderr_raw))
         made[Digest.of(result.stderr_raw)] = result.stderr_raw
     stored.pop(EMPTY, None)
-    return Outgoing(encode_action_result(sent if finish is None else finish(sent)), tuple(stored), made)
+    return Outgoing(encode_action_result(sent if finish is None else finish(sent)), tuple(stored), made, known)
+
+
+def folder_of(tree: Tree, store: Reader) -> Folder:
+    """Tell what follows from a folder's root. Raises ValueError where it is none that travels; BlobLost."""
+    return _folder(_ordered(tree.root, store.load))[0]
+
+
+def _folder(loaded: dict[Digest, Directory]) -> tuple[Folder, bytes]:
+    """Give a folder that is loaded, parents before children, and its `Tree` message."""
+    root, *children = loaded.values()
+    message = encode_tree(root, children)
+    top = frozenset(file.digest for file in root.files)
+    return Folder(Digest.of(message), tuple(_files(loaded.values())), top), message
 
 
 def incoming(data: bytes) -> Incoming:

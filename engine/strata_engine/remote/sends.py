@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from strata_engine.cas import Cas
 from strata_engine.codec import ActionResult
 from strata_engine.digest import CHUNK, Digest
 from strata_engine.remote.abreast import abreast
 from strata_engine.remote.backend import Backend, Check, batches
+from strata_engine.remote.packing import SentPacks, send_packed
 from strata_engine.remote.reads import ABREAST, ALONE
-from strata_engine.remote.results import outgoing
+from strata_engine.remote.results import Folder, outgoing
 
 
 class Private(Exception):  # noqa: N818 - nothing went wrong: it stays here
@@ -39,14 +40,14 @@ def send(
     check: Check,
     *,
     there: set[Digest],
-    spoiled: set[Digest],
+    remembered: Remembered,
     secrets: Sequence[bytes] = (),
     finish: Callable[[ActionResult], ActionResult] | None = None,
 ) -> Sent:
     """Send a result; `finish` is given it as it goes and may sign it.
 
-    `there` are blobs that need not be asked for; those that are there afterwards are added. `spoiled` are blobs that
-    are sent though something is in their place; those that are right afterwards are taken off.
+    `there` are blobs that need not be asked for; those that are there afterwards are added. Where each blob would be a
+    request of its own, the small files of a folder go in packs, as long as the remote shows such results.
 
     Raises Fault, BlobLost, and `Private` where one of `secrets` is in what would be sent: a path of this machine, or
     what lets somebody in somewhere.
@@ -57,25 +58,86 @@ def send(
         raise Private(str(error)) from error
     if _has(io.BytesIO(out.result), secrets):
         raise Private("it names a place of this machine")
-    named = {*out.stored, *out.made}
-    wrong = named & spoiled
-    named -= there - wrong
-    missing = backend.missing(sorted(named - wrong), check) | wrong
-    _check(store, (digest for digest in missing if digest not in out.made), secrets, check)
     _check_made(out.made, secrets)
-    small = sorted(digest for digest in missing if digest.size < ALONE)
-    for batch in batches(small):
-        backend.write_many({digest: out.made.get(digest) or store.get(digest) for digest in batch}, check)
-    large = sorted(missing - set(small), reverse=True, key=lambda digest: digest.size)
-
-    def write(digest: Digest, check: Check) -> None:
-        backend.write(digest, _source(store, out.made, digest), check)
-
-    abreast(large, write, check, width=ABREAST)
-    there |= named
-    spoiled -= wrong
+    sending = _Sending(backend, store, out.made, check, remembered, there, secrets)
+    packed = SentPacks()
+    if out.folder is not None and not backend.has_batches and remembered.shows_packed is not False:
+        packed = sending.packs(out.folder)
+    apart = packed.members - out.folder.top if out.folder is not None else packed.members
+    sent = sending.blobs({*out.stored, *out.made} - apart)
     backend.put_result(address, out.result, check)
-    return Sent(len(missing), sum(digest.size for digest in missing))
+    if apart and remembered.shows_packed is None:
+        # Some servers hide results of which they lack blobs: bazel-remote does.
+        remembered.shows_packed = backend.get_result(address, check) is not None
+        if not remembered.shows_packed:
+            more = sending.blobs(set(apart))
+            backend.put_result(address, out.result, check)
+            sent = Sent(sent.blobs + more.blobs, sent.size + more.size)
+    return Sent(sent.blobs + packed.blobs, sent.size + packed.size)
+
+
+class Remembered(Protocol):
+    """What is known of a remote from what was sent and read before (`Endpoint`)."""
+
+    spoiled: set[Digest]
+    """Blobs that are sent though something is in their place."""
+    shows_packed: bool | None
+    """Whether it shows results of which small files are in packs alone."""
+
+
+class _Sending:
+    """Blobs of one result on their way."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        store: Cas,
+        made: Mapping[Digest, bytes],
+        check: Check,
+        remembered: Remembered,
+        there: set[Digest],
+        secrets: Sequence[bytes],
+    ) -> None:
+        self._backend = backend
+        self._store = store
+        self._made = made
+        self._check = check
+        self._remembered = remembered
+        self._there = there
+        self._secrets = secrets
+
+    def packs(self, folder: Folder) -> SentPacks:
+        """Send small files of a folder together."""
+        spoiled = self._remembered.spoiled
+
+        def read(digest: Digest) -> bytes:
+            data = self._store.get(digest)
+            if _has(io.BytesIO(data), self._secrets):
+                raise Private("a file of it names a place of this machine")
+            return data
+
+        return send_packed(self._backend, folder.message, folder.files, read, self._check, wrong=spoiled)
+
+    def blobs(self, named: set[Digest]) -> Sent:
+        """Send each of some blobs that is not there, or not right."""
+        wrong = named & self._remembered.spoiled
+        named = named - (self._there - wrong)
+        missing = self._backend.missing(sorted(named - wrong), self._check) | wrong
+        stored = [digest for digest in missing if digest not in self._made]
+        _check(self._store, stored, self._secrets, self._check)
+        small = sorted(digest for digest in missing if digest.size < ALONE)
+        for batch in batches(small):
+            blobs = {digest: self._made.get(digest) or self._store.get(digest) for digest in batch}
+            self._backend.write_many(blobs, self._check)
+
+        def write(digest: Digest, check: Check) -> None:
+            self._backend.write(digest, _source(self._store, self._made, digest), check)
+
+        large = sorted(missing - set(small), reverse=True, key=lambda digest: digest.size)
+        abreast(large, write, self._check, width=ABREAST)
+        self._there |= named
+        self._remembered.spoiled -= wrong
+        return Sent(len(missing), sum(digest.size for digest in missing))
 
 
 def _source(store: Cas, made: Mapping[Digest, bytes], digest: Digest) -> Callable[[], BinaryIO]:

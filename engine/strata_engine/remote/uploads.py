@@ -193,7 +193,7 @@ class Uploads:
                 address,
                 self._check,
                 there=self._there,
-                spoiled=self._endpoint.spoiled,
+                remembered=self._endpoint,
                 secrets=self._secrets,
                 finish=finish,
             )
