@@ -40,3 +40,11 @@ class _Writer:
             raise ValueError("another")
         self._taken.blobs.append(bytes(self._data))
         return digest
+
+
+class Seen:
+    """What is known of a remote (`sends.Remembered`): nothing, but blobs that are spoiled."""
+
+    def __init__(self, *spoiled: Digest) -> None:
+        self.spoiled = set(spoiled)
+        self.shows_packed: bool | None = None

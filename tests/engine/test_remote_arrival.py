@@ -10,9 +10,9 @@ import pytest
 from strata_engine.cas import BlobLost, Cas
 from strata_engine.digest import CHUNK, EMPTY, Digest
 from strata_engine.index import Index
-from strata_engine.remote.arrival import MOST_RESUMED, Arrival, arrive
+from strata_engine.remote.arrival import Arrival, arrive
 from strata_engine.remote.backend import Fault, Trouble
-from strata_engine.remote.patience import Patience
+from strata_engine.remote.patience import MOST_RESUMED, Patience
 
 DATA = bytes(range(256)) * 100
 BLOB = Digest.of(DATA)
@@ -32,7 +32,7 @@ def cut() -> Fault:
 
 
 def fetch(store: Cas, fill: Callable[[Arrival], bool], digest: Digest = BLOB) -> bool:
-    return arrive(digest, store.writer, fill, Patience(3, 0.0), "there", calm)
+    return arrive(digest, store.writer, fill, Patience(3, 0.0).repeat, "there", calm)
 
 
 def test_pieces_make_a_blob(store: Cas) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from grpc_fake import Fake
-from sinks import calm
+from sinks import Seen, calm
 
 from strata_engine.action_cache import result_of
 from strata_engine.cas import Cas
@@ -82,7 +82,7 @@ def test_a_folder_is_sent_with_each_of_its_folders_and_known_by_its_tree(
     tree = a_tree(theirs)
 
     def use(backend: Backend) -> None:
-        send(backend, theirs, result_of(tree), asked.address, calm, there=set(), spoiled=set())
+        send(backend, theirs, result_of(tree), asked.address, calm, there=set(), remembered=Seen())
 
     asked.endpoint.write("main", use, None)
     assert asked.warned == []

@@ -62,9 +62,9 @@ def test_small_files_travel_in_packs(tmp_path: Path, kind: Kind) -> None:
         remote = opened(parse(url), environ=environ)
         kept: dict[Digest, bytes] = {}
         assert fetch_packed(remote, TREE, FILES, FILES, kept.__setitem__, calm) == Unpacked()
-        assert send_packed(remote, TREE, FILES, BLOBS.__getitem__, calm) == PACKED
+        assert send_packed(remote, TREE, FILES, BLOBS.__getitem__, calm).members == PACKED
         # A second time nothing is even read.
-        assert send_packed(remote, TREE, FILES, unread, calm) == PACKED
+        assert send_packed(remote, TREE, FILES, unread, calm).members == PACKED
         assert remote.missing([*PACKS, *BLOBS], calm) == set(BLOBS)
         assert fetch_packed(remote, TREE, FILES, FILES, kept.__setitem__, calm) == Unpacked(PACKED)
         assert kept == {digest: BLOBS[digest] for digest in PACKED}
@@ -113,7 +113,7 @@ def test_a_pack_that_is_lost_or_wrong_lacks_its_own_members_alone_and_can_be_hea
     assert found.came == PACKED - {*PACKS[wrong].members, *PACKS[lost].members}
     assert found.wrong == {wrong}
     assert kept == {digest: BLOBS[digest] for digest in found.came}
-    assert send_packed(cache, TREE, FILES, BLOBS.__getitem__, calm, wrong=found.wrong) == PACKED
+    assert send_packed(cache, TREE, FILES, BLOBS.__getitem__, calm, wrong=found.wrong).members == PACKED
     assert fetch_packed(cache, TREE, FILES, FILES, kept.__setitem__, calm) == Unpacked(PACKED)
 
 
@@ -131,7 +131,7 @@ def test_an_index_that_is_none_is_as_if_there_were_no_packs(cache: HttpCache, ho
     kept: dict[Digest, bytes] = {}
     assert fetch_packed(cache, TREE, FILES, FILES, kept.__setitem__, calm) == Unpacked()
     assert kept == {}
-    assert send_packed(cache, TREE, FILES, BLOBS.__getitem__, calm) == PACKED
+    assert send_packed(cache, TREE, FILES, BLOBS.__getitem__, calm).members == PACKED
     assert fetch_packed(cache, TREE, FILES, FILES, kept.__setitem__, calm).came == PACKED
 
 

@@ -10,6 +10,7 @@ import pytest
 from caches import Hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sinks import Seen
 
 from strata_engine.action_cache import result_of
 from strata_engine.cas import Cas
@@ -73,7 +74,9 @@ def address(zone: str = "main") -> Digest:
 def give(server: Hostile, store: Cas, artifact: Artifact, zone: str = "main", **more: Any) -> None:
     """Have a server hold a result, and its blobs."""
     cache = HttpCache(server.url)
-    send(cache, store, result_of(artifact, worker="them", **more), address(zone), nothing, there=set(), spoiled=set())
+    send(
+        cache, store, result_of(artifact, worker="them", **more), address(zone), nothing, there=set(), remembered=Seen()
+    )
     cache.close()
 
 
@@ -117,9 +120,11 @@ def test_a_folder_is_known_whole_before_its_files_are_there(server: Hostile, the
     assert answer.artifact == tree
     lost = ours.lost(tree)
     assert len(lost) == 26
-    assert made.fetch(lost, nothing) == set()
+    assert made.fetch(lost, nothing, output=tree) == set()
     assert ours.complete(tree)
     assert made._tally.told().read >= ALONE
+    # Small files came together.
+    assert len([path for method, path, _ in server.seen if method == "GET" and "/cas/" in path]) == 3
 
 
 def test_a_tree_of_many_folders_comes_by_itself(
@@ -277,7 +282,7 @@ def test_an_answer_that_cannot_be_trusted_says_why_and_the_next_may_do(server: H
             return signing.sign(key, KEY, result, "main", 5)
 
         good = result_of(File(theirs.put(b"2")), worker="x")
-        send(cache, theirs, good, address(), nothing, there=set(), spoiled=set(), finish=finish)
+        send(cache, theirs, good, address(), nothing, there=set(), remembered=Seen(), finish=finish)
         cache.close()
         answer = find(made)
         assert isinstance(answer, Found)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from caches import Hostile
+from sinks import Seen
 
 from strata_engine.action_cache import result_of
 from strata_engine.cas import BlobLost, Cas
@@ -44,7 +45,7 @@ def nothing() -> None:
 def sent(server: Hostile, store: Cas, result: ActionResult, **more: Any) -> Sent:
     cache = HttpCache(server.url)
     try:
-        return send(cache, store, result, ADDRESS, nothing, **({"there": set(), "spoiled": set()} | more))
+        return send(cache, store, result, ADDRESS, nothing, **({"there": set(), "remembered": Seen()} | more))
     finally:
         cache.close()
 
@@ -85,10 +86,10 @@ def test_what_is_known_to_be_there_is_not_asked_for(server: Hostile, store: Cas)
 def test_what_is_spoiled_there_is_sent_though_something_is_in_its_place(server: Hostile, store: Cas) -> None:
     one = store.put(b"1" * 5000)
     server.blobs[f"/cas/{one.hash}"] = b"2" * 5000
-    spoiled = {one, Digest.of(b"of another result")}
-    assert sent(server, store, result_of(File(one)), spoiled=spoiled, there={one}).blobs == 1
+    seen = Seen(one, Digest.of(b"of another result"))
+    assert sent(server, store, result_of(File(one)), remembered=seen, there={one}).blobs == 1
     assert kept(server, one) == b"1" * 5000
-    assert spoiled == {Digest.of(b"of another result")}
+    assert seen.spoiled == {Digest.of(b"of another result")}
 
 
 def test_a_blob_that_cannot_go_keeps_the_result_here(server: Hostile, store: Cas) -> None:
@@ -148,11 +149,11 @@ def test_a_shared_folder_takes_the_same(store: Cas, tmp_path: Path) -> None:
     cache = FolderCache(str(tmp_path / "shared"), "file:///shared")
     (tmp_path / "shared").mkdir()
     one = store.put(b"1" * (ALONE + 5))
-    went = send(cache, store, result_of(File(one)), ADDRESS, nothing, there=set(), spoiled=set())
+    went = send(cache, store, result_of(File(one)), ADDRESS, nothing, there=set(), remembered=Seen())
     assert went == Sent(1, ALONE + 5)
     assert cache.get_result(ADDRESS, nothing) is not None
     [path] = [path for path in (tmp_path / "shared").rglob(one.hash) if path.is_file()]
     path.chmod(0o644)
     path.write_bytes(b"2" * (ALONE + 5))
-    went = send(cache, store, result_of(File(one)), ADDRESS, nothing, there=set(), spoiled={one})
+    went = send(cache, store, result_of(File(one)), ADDRESS, nothing, there=set(), remembered=Seen(one))
     assert path.read_bytes() == b"1" * (ALONE + 5)
