@@ -21,7 +21,7 @@ from strata_engine.remote.http import HttpCache
 from strata_engine.remote.reads import ALONE
 from strata_engine.remote.results import LOGGED
 from strata_engine.remote.sends import Private, Sent, send
-from strata_engine.tree import File, Node, Symlink, assemble
+from strata_engine.tree import File, Node, Symlink, Tree, assemble
 
 ADDRESS = Digest.of(b"address")
 SECRET = b"/home/somebody/project/"
@@ -72,6 +72,52 @@ def test_every_blob_goes_once_and_the_result_last(server: Hostile, store: Cas) -
     assert went.size == sum(len(data) for path, data in server.blobs.items() if "/cas/" in path)
     again = sent(server, store, result)
     assert again == Sent(0, 0)
+
+
+def many(store: Cas, count: int = 40) -> Tree:
+    """Make a folder of many small files, one of them at its top."""
+    nodes: dict[str, Node] = {f"lib/m{i}.py": File(store.put(b"%d " % i * 3000)) for i in range(count)}
+    return assemble(store, {**nodes, "facts.json": File(store.put(b"{}" * 3000))})
+
+
+def test_small_files_of_a_folder_go_together_but_for_those_at_its_top(server: Hostile, store: Cas) -> None:
+    tree, seen = many(store), Seen()
+    went = sent(server, store, result_of(tree), remembered=seen)
+    assert seen.shows_packed is True
+    assert kept(server, Digest.of(b"{}" * 3000)) is not None
+    assert kept(server, Digest.of(b"0 " * 3000)) is None
+    cas = [path for path in server.blobs if "/cas/" in path]
+    # The Tree message, the file at the top, and a pack.
+    assert (len(cas), went.blobs) == (3, 3)
+    assert went.size == sum(len(server.blobs[path]) for path in cas)
+    assert sent(server, store, result_of(tree), remembered=seen) == Sent(0, 0)
+
+
+def test_a_server_that_hides_what_lacks_blobs_is_sent_each(server: Hostile, store: Cas) -> None:
+    def manner(number: int, method: str, path: str) -> str:
+        lacks = f"/cas/{Digest.of(b'0 ' * 3000).hash}" not in server.blobs
+        return "404" if method == "GET" and path == f"/ac/{ADDRESS.hash}" and lacks else "well"
+
+    server.manner = manner
+    seen = Seen()
+    sent(server, store, result_of(many(store)), remembered=seen)
+    assert seen.shows_packed is False
+    assert kept(server, Digest.of(b"0 " * 3000)) == b"0 " * 3000
+    puts = [path for method, path, _ in server.seen if method == "PUT"]
+    assert puts[-1] == f"/ac/{ADDRESS.hash}"
+    # From then on there are no packs, and nothing is read back.
+    before = len(server.seen)
+    other = sent(server, store, result_of(many(store, 50)), remembered=seen)
+    assert other.blobs == 11
+    assert [path for method, path, _ in server.seen[before:] if method == "GET"] == []
+
+
+def test_a_path_of_this_machine_in_a_pack_stays_here(server: Hostile, store: Cas) -> None:
+    nodes: dict[str, Node] = {f"lib/{i}": File(store.put(b"%d " % i * 3000)) for i in range(20)}
+    tree = assemble(store, {**nodes, "lib/x": File(store.put(b"from /home/me/stack/ " * 300))})
+    with pytest.raises(Private):
+        sent(server, store, result_of(tree), secrets=[b"/home/me/stack/"])
+    assert not any(b"/home/me" in data for data in server.blobs.values())
 
 
 def test_what_is_known_to_be_there_is_not_asked_for(server: Hostile, store: Cas) -> None:
