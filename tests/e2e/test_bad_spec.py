@@ -134,7 +134,7 @@ error[unknown-field]: `tool.strata` has no field `colour`
    |
  2 | colour = true
    | ^^^^^^
-hint: `tool.strata` may have `runtimes`, `conflicts`, `dynlib`, `archive`, `entry_points`
+hint: `tool.strata` may have `runtimes`, `conflicts`, `dynlib`, `archive`, `entry_points`, `remote`, `epoch`
 """,
     ),
     "wrong-type": (

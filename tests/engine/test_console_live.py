@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +122,10 @@ def test_a_stopped_process_goes_on_below_what_others_wrote() -> None:
         it.wait_for(TIMER)
         os.kill(it.process.pid, signal.SIGSTOP)
         os.waitpid(it.process.pid, os.WUNTRACED)
-        written = it.settle()
+        it.settle()
+        # Long enough to be noticed.
+        time.sleep(0.3)
+        written = len(it.drawn)
         os.kill(it.process.pid, signal.SIGCONT)
         it.wait_for(TIMER, written)
         # Not a row up: that would be where the shell's words are by now.

@@ -168,7 +168,7 @@ def test_it_stops_in_the_middle_of_one_and_forgets_none(server: Hostile, store: 
     def manner(number: int, method: str, path: str) -> str:
         if number >= 7:
             reached.set()
-            return "silent"
+            return "stall"
         return "well"
 
     server.manner = manner
