@@ -83,7 +83,9 @@ def remote_stack(folder: Path, repeat: int) -> Iterator[Compared]:
     times = min(repeat, 3)
     with nginx(folder / "stack-nginx") as server:
         filled = _filled(folder, server.url)
-        yield from _restored("nginx", folder, filled, _plain(server, folder, filled), times)
+        yield from _restored(
+            "nginx", folder, filled, _plain(server, folder, filled), times, f"plain client, {WIDTH} wide"
+        )
         yield from _changed(folder, filled)
     shared = folder / "stack-shared"
     shared.mkdir()
@@ -94,7 +96,7 @@ def remote_stack(folder: Path, repeat: int) -> Iterator[Compared]:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(shared, copy)
 
-    yield from _restored("folder", folder, filled._replace(url=shared.as_uri()), copied, times)
+    yield from _restored("folder", folder, filled._replace(url=shared.as_uri()), copied, times, "a copy of the folder")
 
 
 def _filled(folder: Path, url: str) -> Filled:
@@ -122,12 +124,14 @@ def _elsewhere(folder: Path, filled: Filled, name: str) -> Commands:
     return Commands(root, store)
 
 
-def _restored(name: str, folder: Path, filled: Filled, plain: Callable[[], None], times: int) -> Iterator[Compared]:
+def _restored(
+    name: str, folder: Path, filled: Filled, plain: Callable[[], None], times: int, against: str
+) -> Iterator[Compared]:
     def restore() -> None:
         there = _elsewhere(folder, filled, "restored")
         there.strata("build", "--locked", "--remote-cache", filled.url, "--remote-cache-required")
 
-    yield Compared(f"remote: {name}", *medians(restore, plain, times), f"plain client, {WIDTH} wide, the same bytes")
+    yield Compared(f"remote: {name}", *medians(restore, plain, times), f"{against}, nothing checked or placed")
 
 
 def _plain(server: Nginx, folder: Path, filled: Filled) -> Callable[[], None]:
