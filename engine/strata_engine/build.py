@@ -163,7 +163,8 @@ class Build:
                 self._save(result, started, graph, placements, settings)
             took = {each.label: each for each in result.actions if each.outcome is not Outcome.UP_TO_DATE}
             critical = tuple((label, took[label].seconds) for label in critical_path(took.values()))
-            remote = str(result.remote or "")
+            idle = all(each.outcome in (Outcome.UP_TO_DATE, Outcome.CACHED) for each in result.actions)
+            remote = "" if result.remote is None or (idle and result.remote.is_nothing) else str(result.remote)
             self.emit(BuildFinished(result.seconds, result.counts, result.interrupted, critical, remote))
         return result
 

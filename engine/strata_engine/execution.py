@@ -477,8 +477,10 @@ class Executions:
                 raise Cancelled
 
         came = Arriving(ref.label, sum(digest.size for digest in lost), self._emit)
-        self._remotes.fetch(lost, self.artifact(ref.label), check, came.add)
-        came.end()
+        try:
+            self._remotes.fetch(lost, self.artifact(ref.label), check, came.add)
+        finally:
+            came.end()
         finished, action = self._done[ref.label], self._graph.item(ref.label)
         lost = self._lost(ref)
         if lost and finished.key is not None and isinstance(action, Action) and may_leave(action):

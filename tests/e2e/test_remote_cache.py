@@ -191,6 +191,8 @@ def test_the_end_of_a_build_tells_what_remote_caches_did(here: Space, there: Spa
         assert len(said) == 2
         # With nothing to do nobody is asked, and nothing is said.
         assert there.ok("build", "--remote-cache", url).stderr.count("remote: ") == 0
+        there.forget_snapshots()
+        assert there.ok("build", "--remote-cache", url).stderr.count("remote: ") == 0
 
 
 def test_each_way_of_naming_a_cache(here: Space, there: Space, tmp_path: Path) -> None:

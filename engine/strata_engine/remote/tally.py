@@ -42,8 +42,13 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     degraded: str = ""
     """Why a remote was left alone, in the words of `Trouble`; empty while all were asked."""
 
+    @property
+    def is_nothing(self) -> bool:
+        """Tell whether they did nothing, good or bad."""
+        return self == Told()
+
     def __str__(self) -> str:
-        """Give the line that closes a build; empty where there is nothing to tell.
+        """Give the line that closes a build.
 
         >>> str(Told(hits=3, read=41_000_000, saved=38.2))
         'remote: 41.0 MB read, 3 hits, saved ~38 s'
