@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from caches import Hostile, Nginx, nginx
 from grpc_servers import Casd, Relay, buildgrid_in, casd_in, kept
+from object_servers import ObjectServer, azurite, ceph, moto
 from space import Ran, Space
 
 Server = Callable[[Path, pytest.Config], contextlib.AbstractContextManager[str]]
@@ -130,6 +131,24 @@ def test_what_one_machine_has_built_another_does_not(
         assert placed.counts["executed"] == 0
         assert same_layers(here, there)
         there.ok("run", "hello")
+
+
+@pytest.mark.parametrize("server", [moto, azurite, ceph])
+def test_a_bucket_is_shared_as_a_server_is(
+    here: Space, there: Space, tmp_path: Path, server: Callable[[Path], contextlib.AbstractContextManager[ObjectServer]]
+) -> None:
+    with server(tmp_path / "server") as bucket:
+        here.environ |= bucket.environ
+        there.environ |= bucket.environ
+        url = f"{bucket.url}/strata/{{zone}}"
+        fill(here, url)
+        ran = take(there, url, "--locked", "--remote-cache-required")
+        assert (ran.counts["executed"], ran.counts["remote"] > 15) == (0, True)
+        here.ok("build")
+        assert same_layers(here, there)
+        # Keys that are only there do not make a build write.
+        there.write("hello.py", "print(2)\n")
+        assert take(there, url).json["remote"]["sent"] == 0
 
 
 def test_another_user_takes_what_this_one_has_made(here: Space, tmp_path: Path) -> None:
