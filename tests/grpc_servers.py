@@ -227,6 +227,12 @@ class Front(Running):
         self._form = {"behind": behind, "certificate": certificate, "key": key, "login": login}
         self._client = client
 
+    def __exit__(self, *_: object) -> None:
+        # Killed, it would leave its workers behind.
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(10)
+
     def command(self) -> Sequence[str | Path]:
         assert NGINX is not None
         config = self.folder / "nginx.conf"
