@@ -31,9 +31,9 @@ from strata_engine.index import Index
 from strata_engine.remote import reads as module
 from strata_engine.remote.backend import BATCH, MOST_IN_BATCH, batches
 from strata_engine.remote.endpoint import Endpoint
-from strata_engine.remote.found import Answer, Found, Untrusted
+from strata_engine.remote.found import Answer, Found, NotTaken, There, Untrusted
 from strata_engine.remote.http import HttpCache
-from strata_engine.remote.reads import ALONE, Reads
+from strata_engine.remote.reads import ALONE, Reads, Wanted
 from strata_engine.remote.sends import send
 from strata_engine.remote.settings import Access
 from strata_engine.remote.tally import Tally
@@ -125,6 +125,19 @@ def test_a_folder_is_known_whole_before_its_files_are_there(server: Hostile, the
     assert made._tally.told().read >= ALONE
     # Small files came together.
     assert len([path for method, path, _ in server.seen if method == "GET" and "/cas/" in path]) == 3
+
+
+def test_what_is_in_packs_is_there_and_what_is_in_a_lost_one_is_not(server: Hostile, theirs: Cas, ours: Cas) -> None:
+    tree = assemble(theirs, {f"lib/{i}": File(theirs.put(b"%d " % i * 4000)) for i in range(20)})
+    give(server, theirs, tree)
+    made, wanted = reads(ours, server), Wanted(KEY, ACTION, None)
+    assert isinstance(made.look(wanted, nothing, wholly=True), There)
+    # The pack is what has the files; the other blob is the Tree message.
+    pack = max((path for path in server.blobs if "/cas/" in path), key=lambda path: len(server.blobs[path]))
+    del server.blobs[pack]
+    standing = made.look(wanted, nothing, wholly=True)
+    assert isinstance(standing, NotTaken)
+    assert (standing.why, standing.lost) == ("blobs of it are gone", 20)
 
 
 def test_a_tree_of_many_folders_comes_by_itself(

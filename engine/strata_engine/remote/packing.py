@@ -101,6 +101,14 @@ def fetch_packed(
     return Unpacked(frozenset(came), frozenset(wrong))
 
 
+def in_packs(remote: Backend, tree: Digest, files: Sequence[Digest], check: Check) -> frozenset[Digest]:
+    """Tell which files of a `Tree` message can be had from packs that are there. Raises Fault."""
+    plan = planned(files)
+    packs = _indexed(remote, tree, plan, check) if plan else {}
+    gone = remote.missing(packs, check) if packs else set()
+    return frozenset(member for digest, pack in packs.items() if digest not in gone for member in pack.members)
+
+
 def _indexed(remote: Backend, tree: Digest, plan: Sequence[Pack], check: Check) -> Mapping[Digest, Pack]:
     """Give the packs that a remote has an index of; none where it has another one."""
     data = remote.get_result(address_of(tree), check)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import NamedTuple
 
 from strata_engine.cas import BlobLost, Cas
@@ -25,10 +26,10 @@ from strata_engine.remote.backend import Backend, Check, Fault, Trouble, batches
 from strata_engine.remote.directories import at_once, directories
 from strata_engine.remote.endpoint import Endpoint
 from strata_engine.remote.found import Answer, Found, NotTaken, Standing, There, Untrusted
-from strata_engine.remote.packing import Unpacked, fetch_packed
+from strata_engine.remote.packing import Unpacked, fetch_packed, in_packs
 from strata_engine.remote.packs import FEWEST, LARGEST_MEMBER
-from strata_engine.remote.results import Folder, Incoming, Packed, Whole, folder_of, gathered, incoming, unpacked
-from strata_engine.remote.signing import PublicKey, Signed, Unsigned, WrongSignature, verified
+from strata_engine.remote.results import Incoming, Packed, Whole, folder_of, gathered, incoming, unpacked
+from strata_engine.remote.signing import PublicKey, Signed, Unsigned, Verdict, WrongSignature, verified
 from strata_engine.remote.tally import Tally
 from strata_engine.tree import Artifact, BlobWriter, File, Tree
 
@@ -127,17 +128,14 @@ class Reads:
         folder may be in packs.
         """
         wanted = set(digests)
-        folder = self._folder(output) if any(digest.size <= LARGEST_MEMBER for digest in wanted) else None
         for endpoint in self._endpoints:
             for zone in endpoint.places(self._zones):
                 if not wanted:
                     return wanted
                 # Few are asked for by themselves first: a pack has many others, too.
                 for packed in (False, True) if len(wanted) < FEWEST else (True, False):
-                    if packed and folder is not None:
-                        wanted -= self._unpacked(endpoint, zone, folder, wanted, check, progress)
-                    elif not packed:
-                        wanted -= self._fetch_there(endpoint, zone, wanted, check, progress)
+                    fetch = partial(self._unpacked, output) if packed else self._fetch_there
+                    wanted -= fetch(endpoint, zone, wanted, check, progress)
         return wanted
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -163,7 +161,7 @@ class Reads:
         if came is None:
             return None
         try:
-            why = self._distrust(came.result, wanted, zone)
+            why = _distrust(self._verdict(came.result, wanted, zone))
             if why:
                 return Untrusted(endpoint.shown, why)
             artifact = self._taken(endpoint, zone, came, check)
@@ -182,7 +180,8 @@ class Reads:
             return None
         try:
             came = _checked(incoming(data), wanted.fixed)
-            why = self._distrust(came.result, wanted, zone)
+            verdict = self._verdict(came.result, wanted, zone)
+            why = _distrust(verdict)
             if why:
                 return NotTaken(endpoint.shown, zone, why)
             lost = self._lost(endpoint, zone, came, check) if wholly else 0
@@ -190,37 +189,34 @@ class Reads:
             return NotTaken(endpoint.shown, zone, str(error))
         if lost:
             return NotTaken(endpoint.shown, zone, "blobs of it are gone", lost)
-        if not self._accepted or wanted.fixed is not None:
-            return There(endpoint.shown, zone if wanted.fixed is None else "")
-        verdict = verified(came.result, wanted.key, (zone,), self._accepted)
-        return There(endpoint.shown, zone, verdict.by.text if isinstance(verdict, Signed) else "")
+        by = verdict.by.text if isinstance(verdict, Signed) else ""
+        return There(endpoint.shown, zone if wanted.fixed is None else "", by)
 
     def _lost(self, endpoint: Endpoint, zone: str, came: Incoming, check: Check) -> int:
         """Count the blobs of a result that are not there; a folder whose files cannot be known is one."""
-        files: set[Digest] = set()
-        match came.output:
-            case File(digest=digest):
-                files.add(digest)
-            case folder:
-                whole = self._whole(endpoint, zone, folder, check)
-                if whole is None:
-                    return 1
-                files.update(whole.files)
-        files -= came.inlined.keys()
-        none: set[Digest] = set()
-        return len(endpoint.read(zone, lambda backend: backend.missing(sorted(files), check), none))
+        output = came.output
+        whole = None if isinstance(output, File) else self._whole(endpoint, zone, output, check)
+        if isinstance(output, File):
+            files = {output.digest} - came.inlined.keys()
+        elif whole is None:
+            return 1
+        else:
+            files = set(whole.files)
 
-    def _distrust(self, result: ActionResult, wanted: Wanted, zone: str) -> str:
-        """Say why a result is not believed; empty where it is, or proves itself."""
+        def asked(backend: Backend) -> set[Digest]:
+            gone = backend.missing(sorted(files), check)
+            if gone and whole is not None and isinstance(output, Packed) and not backend.has_batches:
+                gone -= in_packs(backend, output.tree, whole.files, check)
+            return gone
+
+        none: set[Digest] = set()
+        return len(endpoint.read(zone, asked, none))
+
+    def _verdict(self, result: ActionResult, wanted: Wanted, zone: str) -> Verdict | None:
+        """Tell who vouches for a result; None where nobody need, or it proves itself."""
         if not self._accepted or wanted.fixed is not None:
-            return ""
-        match verified(result, wanted.key, (zone,), self._accepted):
-            case Signed():
-                return ""
-            case Unsigned():
-                return "not signed"
-            case WrongSignature(reason=reason):
-                return reason
+            return None
+        return verified(result, wanted.key, (zone,), self._accepted)
 
     def _taken(self, endpoint: Endpoint, zone: str, came: Incoming, check: Check) -> Artifact | None:
         """Put into the store what is needed to know the whole output; None where that is not to be had."""
@@ -262,32 +258,28 @@ class Reads:
 
     # -- blobs -------------------------------------------------------------------------------------------------------
 
-    def _folder(self, output: Artifact | None) -> Folder | None:
-        """Tell which folder blobs are of, where they may be in packs of it."""
-        if not isinstance(output, Tree):
-            return None
-        try:
-            return folder_of(output, self._cas)
-        except (BlobLost, ValueError):
-            return None
-
     def _unpacked(
         self,
+        output: Artifact | None,
         endpoint: Endpoint,
         zone: str,
-        folder: Folder,
         wanted: Collection[Digest],
         check: Check,
         progress: Callable[[int], None],
-    ) -> frozenset[Digest]:
-        """Bring what one remote has in packs; give what came."""
+    ) -> Set[Digest]:
+        """Bring what one remote has in packs of an output; give what came."""
 
         def keep(digest: Digest, data: bytes) -> None:
             self._cas.put_named(digest, data)
             progress(digest.size)
 
         def asked(backend: Backend) -> Unpacked:
-            if backend.has_batches:
+            small = any(digest.size <= LARGEST_MEMBER for digest in wanted)
+            if backend.has_batches or not small or not isinstance(output, Tree):
+                return Unpacked()
+            try:
+                folder = folder_of(output, self._cas)
+            except (BlobLost, ValueError):
                 return Unpacked()
             return fetch_packed(backend, folder.message, folder.files, wanted, keep, check)
 
@@ -297,9 +289,9 @@ class Reads:
         return found.came
 
     def _fetch_there(
-        self, endpoint: Endpoint, zone: str, wanted: set[Digest], check: Check, progress: Callable[[int], None]
-    ) -> set[Digest]:
-        """Bring what one remote has; give what came."""
+        self, endpoint: Endpoint, zone: str, wanted: Collection[Digest], check: Check, progress: Callable[[int], None]
+    ) -> Set[Digest]:
+        """Bring what one remote has, each blob by itself; give what came."""
         small = sorted(digest for digest in wanted if digest.size < ALONE)
 
         def some(batch: list[Digest], check: Check) -> set[Digest]:
@@ -315,7 +307,7 @@ class Reads:
         def one(digest: Digest, check: Check) -> bool:
             return self._large(endpoint, zone, digest, check, progress)
 
-        large = sorted(wanted - set(small), reverse=True, key=lambda digest: digest.size)
+        large = sorted(set(wanted) - set(small), reverse=True, key=lambda digest: digest.size)
         there = abreast(large, one, check, width=ABREAST)
         return came | {digest for digest, found in zip(large, there, strict=True) if found}
 
@@ -375,6 +367,17 @@ class _Counting:
     def commit(self, expected_sha256: str | None = None) -> Digest:
         """Put the blob into the store."""
         return self._writer.commit(expected_sha256)
+
+
+def _distrust(verdict: Verdict | None) -> str:
+    """Say why a result is not believed; empty where it is."""
+    match verdict:
+        case Unsigned():
+            return "not signed"
+        case WrongSignature(reason=reason):
+            return reason
+        case _:
+            return ""
 
 
 def _checked(came: Incoming, fixed: str | None) -> Incoming:

@@ -112,8 +112,7 @@ class _Sending:
 
         def read(digest: Digest) -> bytes:
             data = self._store.get(digest)
-            if _has(io.BytesIO(data), self._secrets):
-                raise Private("a file of it names a place of this machine")
+            _check_file(io.BytesIO(data), self._secrets)
             return data
 
         return send_packed(self._backend, folder.message, folder.files, read, self._check, wrong=spoiled)
@@ -149,8 +148,12 @@ def _check(store: Cas, digests: Iterable[Digest], secrets: Sequence[bytes], chec
     for digest in digests if secrets else ():
         check()
         with store.open(digest) as stream:
-            if _has(stream, secrets):
-                raise Private("a file of it names a place of this machine")
+            _check_file(stream, secrets)
+
+
+def _check_file(stream: BinaryIO, secrets: Sequence[bytes]) -> None:
+    if _has(stream, secrets):
+        raise Private("a file of it names a place of this machine")
 
 
 def _check_made(made: Mapping[Digest, bytes], secrets: Sequence[bytes]) -> None:
